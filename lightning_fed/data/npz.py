@@ -1,0 +1,45 @@
+"""Reading an npz file of MedMNIST's layout: `{train,val,test}_{images,labels}`."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from lightning_fed.data.images import ImageSet, image_set
+from lightning_fed.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+def read_npz(path: Path) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Train, validation and test images of the file, each read once.
+
+    Raises:
+        InputError: the file is missing, truncated, not an npz, or its arrays have other names or shapes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = [
+                f"{split}_{kind}"
+                for split in SPLITS
+                for kind in ("images", "labels")
+                if f"{split}_{kind}" not in arrays
+            ]
+            if missing:
+                raise InputError(f"{path}: no array called {', '.join(missing)}; save it in MedMNIST's layout")
+            train, validation, test = (
+                image_set(arrays[f"{split}_images"], arrays[f"{split}_labels"], f"{path}, {split}")
+                for split in SPLITS
+            )
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; set data.root to where it is") from None
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a whole npz file ({error}); fetch or save it again") from error
+    if len({split.images.shape[1:] for split in (train, validation, test)}) > 1:
+        raise InputError(f"{path}: the splits hold images of different shapes; save them with one shape")
+    return train, validation, test

@@ -1,0 +1,256 @@
+"""The typed experiment: one frozen dataclass for each subsystem, validated on construction.
+
+`Experiment()` is `configs/quickstart.yaml`; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from lightning_fed.checks import in_range, not_negative, positive
+from lightning_fed.errors import InputError
+
+GREATEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images there are and how the hospitals share them out.
+
+    Args:
+        name: `bloodcells` (procedural), any 2-D single-label MedMNIST set such as `bloodmnist`, or `path`.
+        root: folder of MedMNIST files (null: MedMNIST's own); for `path`, an npz file or a folder of pictures.
+        size: height and width in pixels.
+        images: training images to draw, for `bloodcells` only.
+        download: fetch a MedMNIST file that is not in `root`.
+        partition: `iid`, `quantity` (the paper's), `dirichlet` or `shards`.
+        alpha: concentration of `dirichlet`; smaller is more unequal.
+        classes_per_hospital: shards that each hospital receives under `shards`.
+        min_images: the fewest images that a hospital may hold.
+        partition_seed: the split's own seed, so that `seed` changes the training and not the hospitals.
+        validation: share that each hospital holds out to tell its own accuracy.
+    """
+
+    name: str = "bloodcells"
+    root: str | None = None
+    size: int = 28
+    images: int = 4000
+    download: bool = True
+    partition: Literal["iid", "quantity", "dirichlet", "shards"] = "dirichlet"
+    alpha: float = 1.0
+    classes_per_hospital: int = 2
+    min_images: int = 20
+    partition_seed: int = 42
+    validation: float = 0.2
+
+    def __post_init__(self) -> None:
+        positive("data", images=self.images, alpha=self.alpha, min_images=self.min_images)
+        positive("data", classes_per_hospital=self.classes_per_hospital)
+        in_range("data", 8, 1024, size=self.size)
+        in_range("data", 0, 2**32 - 1, partition_seed=self.partition_seed)
+        in_range("data", 0, 0.9, validation=self.validation)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network that every hospital trains.
+
+    Args:
+        name: `dpresnet`, `resnet9`, `resnet18`; ignored when `class_path` is set.
+        width: channels of the first convolution (the paper's DPResNet: 64).
+        norm: `group` or `batch`, for the two comparison ResNets; DPResNet always uses groups.
+        class_path: your own `torch.nn.Module`, as `package.module.Class`; built with
+            `in_channels` and `num_classes` and `init_args`.
+        init_args: further keyword arguments of that class.
+    """
+
+    name: str = "dpresnet"
+    width: int = 16
+    norm: Literal["group", "batch"] = "group"
+    class_path: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        in_range("model", 2, 4096, width=self.width)
+        if self.width % 2:
+            raise InputError(f"model.width is {self.width}: it must be even, for the group norms")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a hospital trains in its rounds.
+
+    Args:
+        optimizer: any class of `torch.optim` by name.
+        lr: learning rate at its greatest.
+        batch_size: images in a step.
+        momentum: for optimizers that have one (SGD, RMSprop).
+        weight_decay: the optimizer's own.
+        augment: flips and quarter turns, drawn anew for each image and step.
+        precision: `32-true` or `bf16-mixed`.
+        threads: torch threads of one hospital; part of the result (more threads round otherwise).
+        schedule: learning rate over the whole federation: `constant` or `cosine` (down to zero).
+        warmup_rounds: rounds, fractions too, of linear growth before the schedule.
+        reset_optimizer_state: forget the moments at the start of every round, as the paper's code does.
+    """
+
+    optimizer: str = "Adam"
+    lr: float = 2e-3
+    batch_size: int = 32
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    augment: bool = True
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: int = 1
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_rounds: float = 0.0
+    reset_optimizer_state: bool = False
+
+    def __post_init__(self) -> None:
+        positive("training", lr=self.lr, batch_size=self.batch_size, threads=self.threads)
+        not_negative("training", weight_decay=self.weight_decay, warmup_rounds=self.warmup_rounds)
+        in_range("training", 0, 1, momentum=self.momentum)
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who takes part and how their updates become the next global model.
+
+    Args:
+        hospitals: how many there are.
+        rounds: rounds of the whole run.
+        local_epochs: passes over a hospital's images in one round.
+        local_steps: optimizer steps in one round instead of `local_epochs`.
+        participation: share of the hospitals in each round, drawn from `seed`; at least one.
+        strategy: `fedavg` (McMahan et al. 2017) or `fedprox` (Li et al. 2020).
+        proximal_mu: weight of FedProx's local term.
+        server_optimizer: any class of `torch.optim`, applied to the mean update as a gradient
+            (Reddi et al. 2021: Adam is FedAdam; SGD with momentum is FedAvgM); null takes the mean itself.
+        server_lr: its learning rate.
+        server_options: its further keyword arguments, such as `{betas: [0.9, 0.99], eps: 0.001}`.
+    """
+
+    hospitals: int = 10
+    rounds: int = 8
+    local_epochs: int = 1
+    local_steps: int | None = None
+    participation: float = 1.0
+    strategy: Literal["fedavg", "fedprox"] = "fedavg"
+    proximal_mu: float = 0.01
+    server_optimizer: str | None = None
+    server_lr: float = 1.0
+    server_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        positive("federation", hospitals=self.hospitals, rounds=self.rounds, local_epochs=self.local_epochs)
+        positive("federation", local_steps=self.local_steps, participation=self.participation)
+        positive("federation", server_lr=self.server_lr)
+        in_range("federation", 0, 1, participation=self.participation)
+        not_negative("federation", proximal_mu=self.proximal_mu)
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """The privacy mechanism: `none` is the only one so far, and it protects nothing."""
+
+    mechanism: Literal["none"] = "none"
+
+
+@dataclass(frozen=True)
+class SecAgg:
+    """How updates are added up: `plain` is the only protocol so far; the server sees every update."""
+
+    protocol: Literal["plain"] = "plain"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Where the global model is measured after each round.
+
+    Args:
+        split: `validation`, or `test` to read the test split every round as the paper does.
+        batch_size: images in one evaluation step and in one shard of the work.
+    """
+
+    split: Literal["validation", "test"] = "validation"
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        positive("evaluation", batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Where the hospitals run.
+
+    Args:
+        enabled: false runs the same hospitals one after another in this process.
+        address: null starts a local Ray; `auto` joins the running cluster; or `host:port`.
+        cpus_per_hospital: CPUs of one hospital while it trains.
+        gpus_per_hospital: GPUs (fractions too) of one hospital while it trains.
+        hospitals_per_actor: hospitals that share one process and train in turn; the result is the same.
+        startup_timeout: seconds to wait for all hospitals to be placed and built.
+    """
+
+    enabled: bool = True
+    address: str | None = None
+    cpus_per_hospital: float = 1.0
+    gpus_per_hospital: float = 0.0
+    hospitals_per_actor: int = 1
+    startup_timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        positive("ray", cpus_per_hospital=self.cpus_per_hospital, startup_timeout=self.startup_timeout)
+        positive("ray", hospitals_per_actor=self.hospitals_per_actor)
+        in_range("ray", 0, 1, gpus_per_hospital=self.gpus_per_hospital)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where the run is recorded beside its own folder.
+
+    Args:
+        wandb: `offline` needs no account; `wandb sync` uploads it later. Keys come from the environment only.
+        project: W&B project.
+        group: W&B group, such as a sweep's name.
+        name: W&B run name; null takes the output folder's.
+    """
+
+    wandb: Literal["disabled", "offline", "online"] = "offline"
+    project: str = "lightning-fed"
+    group: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One federation, from its images to its report.
+
+    Args:
+        data: images and their split. model: network. training: local training. federation: rounds.
+        privacy: mechanism. secagg: aggregation protocol. evaluation: measurement. ray: placement.
+        tracking: W&B.
+        seed: of every random stream but the split's.
+        output: the run's folder; null makes a new one under `runs/`.
+    """
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    federation: Federation = field(default_factory=Federation)
+    privacy: Privacy = field(default_factory=Privacy)
+    secagg: SecAgg = field(default_factory=SecAgg)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    ray: Ray = field(default_factory=Ray)
+    tracking: Tracking = field(default_factory=Tracking)
+    seed: int = 42
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= GREATEST_SEED:
+            raise InputError(f"seed is {self.seed}: it must lie between 0 and {GREATEST_SEED}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The experiment as nested plain values, in the order of `experiment.yaml`."""
+        return asdict(self)

@@ -1,0 +1,133 @@
+"""The `ray.remote` shell around a site, and the crew of such actors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from lightning_fed.errors import FederationError, InputError
+from lightning_fed.experiment import Experiment
+from lightning_fed.federation.cluster import Cluster
+from lightning_fed.federation.crew import Capacity, Place
+from lightning_fed.federation.lean import lean_imports
+
+if TYPE_CHECKING:
+    from lightning_fed.data.images import ImageData
+    from lightning_fed.federation.site import Member
+
+UPDATE_APART = "fit"
+
+
+class HospitalActor:
+    """Runs in a Ray worker; imports Lightning leanly there, which halves the start of ten hospitals."""
+
+    def __init__(
+        self, experiment: Experiment, data: ImageData, members: Sequence[Member], output: Path | None
+    ) -> None:
+        with lean_imports():
+            from lightning_fed.federation.site import Site
+        self.site = Site(experiment, data, members, output)
+
+    def place(self) -> Place:
+        """Where Ray put this actor."""
+        context = ray.get_runtime_context()
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        return Place(context.get_node_id(), gpus[0] if gpus else None)
+
+    def fit(self, hospital: int, round: int, weights: Any) -> Any:
+        """Two objects: the report, which the driver reads, and the update, which it only passes on."""
+        return self.site.fit(hospital, round, weights)
+
+    def work(self, method: str, *arguments: Any) -> Any:
+        """Any other method of the site."""
+        return getattr(self.site, method)(*arguments)
+
+
+class ActorCrew:
+    """One actor for each group of hospitals, placed over the cluster.
+
+    Actors are never restarted or retried by Ray: a repeated call would train twice.
+
+    Args:
+        cluster: where. experiment: the whole run's. data: put into the object store once.
+        groups: the hospitals of each actor. output: run folder, or None.
+
+    Raises:
+        InputError: the actors cannot be placed or built in `ray.startup_timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        experiment: Experiment,
+        data: ImageData,
+        groups: Sequence[Sequence[Member]],
+        output: Path | None,
+    ) -> None:
+        self.cluster = cluster
+        self._data = ray.put(data)
+        reservation = cluster.reservation(experiment.ray, len(groups))
+        shell = ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **reservation)(
+            HospitalActor
+        )
+        self.actors: list[ActorHandle[Any]] = [
+            shell.remote(experiment, self._data, group, output) for group in groups
+        ]
+        self.places: Sequence[Place] = self._places(experiment.ray.startup_timeout)
+        self.capacity: Capacity = cluster.capacity(experiment.ray)  # after placing: a cluster may have grown
+
+    def _places(self, timeout: float) -> list[Place]:
+        try:
+            places: list[Place] = _get([actor.place.remote() for actor in self.actors], timeout)
+        except GetTimeoutError:
+            self.close()
+            raise InputError(
+                f"ray.startup_timeout: {len(self.actors)} hospital actors were not ready after {timeout:g} s; "
+                f"{self.cluster.description()}; wait for other jobs to end or raise the limit"
+            ) from None
+        return places
+
+    def put(self, value: Any) -> Any:
+        """A reference to the value in the object store."""
+        return ray.put(value)
+
+    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> Any:
+        """Send the call; for `fit` the ticket pairs the references of report and update."""
+        actor = self.actors[site]
+        if method == UPDATE_APART:
+            return tuple(actor.fit.options(num_returns=2).remote(*arguments))
+        return (actor.work.remote(method, *arguments),)
+
+    def wait(self, tickets: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Those whose first object is there; an update is handed on as a reference."""
+        by_reference = {ticket[0]: ticket for ticket in tickets}
+        ready, _ = ray.wait(list(by_reference), num_returns=1)
+        done = [by_reference[reference] for reference in ready]
+        return [(ticket, (_get(ticket[0]), *ticket[1:]) if ticket[1:] else _get(ticket[0])) for ticket in done]
+
+    def fetch(self, value: Any) -> Any:
+        """The object, without a copy where it lies on this node."""
+        return _get(value)
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def _get(reference: Any, timeout: float | None = None) -> Any:
+    try:
+        return ray.get(reference, timeout=timeout)
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError | FederationError):
+            raise error.cause from None
+        raise
+    except RayActorError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FederationError(f"a hospital's process died ({reason})") from error
+

@@ -1,0 +1,85 @@
+"""Who does the hospitals' work: the interface, and the one that does it in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from lightning_fed.federation.site import Site
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a site runs: a node, and a GPU of it or None."""
+
+    node: str
+    gpu: str | None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many sites may work at the same time on each node and on each GPU."""
+
+    per_node: dict[str, int]
+    per_gpu: int
+
+
+class Crew(Protocol):
+    """Sites that can be given work; `Any` is a value that only the crew itself understands."""
+
+    places: Sequence[Place]
+    capacity: Capacity
+
+    def put(self, value: Any) -> Any:
+        """Make a value available to every site, stored once."""
+        ...
+
+    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> Any:
+        """Begin `method` at a site; the ticket is for `wait`."""
+        ...
+
+    def wait(self, tickets: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Block until at least one of the tickets is done; (ticket, result) of each that is."""
+        ...
+
+    def fetch(self, value: Any) -> Any:
+        """The value itself of what `start`'s work left at a distance."""
+        ...
+
+    def close(self) -> None:
+        """End the sites."""
+        ...
+
+
+class LocalCrew:
+    """One site in this process: for a debugger, or a machine without Ray (`ray.enabled: false`)."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.places = (Place("this process", None),)
+        self.capacity = Capacity({"this process": 1}, 1)
+        self._results: dict[int, Any] = {}
+        self._tickets = 0
+
+    def put(self, value: Any) -> Any:
+        """The value."""
+        return value
+
+    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> int:
+        """Do the work at once."""
+        self._tickets += 1
+        self._results[self._tickets] = getattr(self.site, method)(*arguments)
+        return self._tickets
+
+    def wait(self, tickets: Sequence[int]) -> list[tuple[int, Any]]:
+        """All of them: they are done."""
+        return [(ticket, self._results.pop(ticket)) for ticket in tickets]
+
+    def fetch(self, value: Any) -> Any:
+        """The value."""
+        return value
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,83 @@
+"""Files that are renamed into place whole: hospitals' own states and the driver's checkpoints."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_fed.errors import InputError
+
+KEPT = 2
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """`torch.save` to a file that is either the old one or the new one, never a half (fsync, then rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_whole(path: Path) -> dict[str, Any]:
+    """What `write_whole` wrote; no code in the file is run.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); remove it") from error
+    return content
+
+
+class RoundFiles:
+    """Files `<stem>-00007.pt` of one folder, the last two rounds kept."""
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder, self.stem = folder, stem
+
+    def path(self, round: int) -> Path:
+        """The file of a round."""
+        return self.folder / f"{self.stem}-{round:05d}.pt"
+
+    def rounds(self) -> list[int]:
+        """Rounds that have a file, ascending."""
+        return sorted(self._found())
+
+    def _found(self) -> Iterator[int]:
+        for path in self.folder.glob(f"{self.stem}-*.pt"):
+            match = re.fullmatch(rf"{self.stem}-(\d+)", path.stem)
+            if match:
+                yield int(match[1])
+
+    def save(self, round: int, content: dict[str, Any]) -> Path:
+        """Write a round's file, then remove all but the newest two."""
+        path = self.path(round)
+        write_whole(path, content)
+        for old in self.rounds()[:-KEPT]:
+            self.path(old).unlink(missing_ok=True)
+        return path
+
+
+class HospitalStates(RoundFiles):
+    """One hospital's own state, `hospitals/ID/state-00007.pt`; it never passes through the driver."""
+
+    def __init__(self, output: Path, hospital: int) -> None:
+        super().__init__(output / "hospitals" / str(hospital), "state")
+
+    def load(self, round: int) -> dict[str, Any] | None:
+        """The newest state not after `round`, None where there is none; later ones are removed."""
+        for later in [found for found in self.rounds() if found > round]:
+            self.path(later).unlink(missing_ok=True)
+        earlier = [found for found in self.rounds() if found <= round]
+        return read_whole(self.path(earlier[-1])) if earlier else None

@@ -1,0 +1,92 @@
+"""From hospitals' updates to the next global weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Federation
+from lightning_fed.models.optimizer import optimizer_class
+from lightning_fed.models.vector import Vector
+
+
+def mean_update(updates: Iterable[tuple[int, Vector]]) -> Vector:
+    """FedAvg (McMahan et al. 2017, arXiv 1602.05629): the mean of updates weighted by images.
+
+    Args:
+        updates: pairs of images and update (parameters,), in the order of hospitals: floating-point sums
+            depend on it, so it must not be the order of arrival.
+
+    Returns:
+        float32 (parameters,), summed in float64.
+    """
+    total: NDArray[np.float64] | None = None
+    images = 0
+    for count, update in updates:
+        total = np.zeros(update.shape) if total is None else total
+        total += np.float64(count) * update
+        images += count
+    if total is None:
+        raise ValueError("there is no update to average")
+    return (total / images).astype(np.float32)
+
+
+class Server:
+    """Applies the mean update to the global weights.
+
+    Without a server optimizer the mean is added as it is. With one (Reddi et al. 2021, arXiv 2003.00295) its
+    negative is the gradient of any optimizer of `torch.optim`. Running statistics are not optimized: their
+    mean is taken as it is.
+
+    Args:
+        federation: strategy and server optimizer. trainable: bool (parameters,), False for running statistics.
+
+    Raises:
+        InputError: an optimizer or an option that torch does not have.
+    """
+
+    def __init__(self, federation: Federation, trainable: NDArray[np.bool_]) -> None:
+        self.trainable = torch.from_numpy(trainable)
+        self.optimizer: torch.optim.Optimizer | None = None
+        if federation.server_optimizer is not None:
+            self.parameters = torch.nn.Parameter(torch.zeros(int(trainable.sum())))
+            self.optimizer = self._optimizer(federation, federation.server_optimizer)
+
+    def _optimizer(self, federation: Federation, name: str) -> torch.optim.Optimizer:
+        kind = optimizer_class(name, "federation.server_optimizer")
+        options = {"lr": federation.server_lr, **federation.server_options}
+        try:
+            return kind([self.parameters], **options)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"federation.server_options do not fit {name}: {error}") from error
+
+    def apply(self, weights: Vector, update: Vector) -> Vector:
+        """Global weights (parameters,) and mean update (parameters,) -> new global weights."""
+        new = torch.from_numpy(weights + update)
+        if self.optimizer is not None:
+            trainable = self.trainable
+            self.parameters.data = torch.from_numpy(weights.copy())[trainable]
+            self.parameters.grad = -torch.from_numpy(update)[trainable]
+            self.optimizer.step()
+            new[trainable] = self.parameters.detach()
+        return new.numpy()
+
+    def state(self) -> dict[str, Any]:
+        """The server optimizer's state, empty without one."""
+        return {} if self.optimizer is None else self.optimizer.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state)
+
+
+def choose_cohort(federation: Federation, generator: np.random.Generator) -> list[int]:
+    """The hospitals of one round, ascending: a uniform sample of `participation` of them, at least one."""
+    count = max(1, round(federation.participation * federation.hospitals))
+    return sorted(int(h) for h in generator.choice(federation.hospitals, count, replace=False))

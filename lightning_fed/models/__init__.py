@@ -1,0 +1,1 @@
+"""Networks, the registry that builds them, and the LightningModule that trains them."""

@@ -1,0 +1,130 @@
+"""The LightningModule that a hospital trains and that anybody can load from `model.ckpt`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_fed.experiment import Model, Training
+from lightning_fed.models.metrics import Scores, score
+from lightning_fed.models.optimizer import build_optimizer
+from lightning_fed.models.registry import build_network
+
+Batch = tuple[Tensor, Tensor]
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (batch, height, width, channels) -> float32 (batch, channels, height, width) in [-1, 1].
+
+    The scale is fixed and not taken from the images: no statistic of private images is ever used.
+    """
+    return images.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+
+
+class Classifier(pl.LightningModule):
+    """A network with cross-entropy and this project's metrics.
+
+    Batches are (images uint8 (batch, height, width, channels), labels int64 (batch,)).
+
+    Args:
+        model: which network, as `Model` or its plain values.
+        training: how it trains, as `Training` or its plain values.
+        in_channels: channels of an image. num_classes: classes. seed: of the first weights.
+    """
+
+    def __init__(
+        self,
+        model: Model | Mapping[str, Any],
+        training: Training | Mapping[str, Any],
+        in_channels: int = 3,
+        num_classes: int = 8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        model = model if isinstance(model, Model) else Model(**model)
+        self.training_settings = training if isinstance(training, Training) else Training(**training)
+        # Plain values only, so that the checkpoint loads with weights_only=True.
+        self.save_hyperparameters(
+            {
+                "model": asdict(model),
+                "training": asdict(self.training_settings),
+                "in_channels": in_channels,
+                "num_classes": num_classes,
+                "seed": seed,
+            }
+        )
+        self.network = build_network(model, in_channels, num_classes, seed)
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.loss_sum = 0.0
+        self.examples = 0
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (batch, height, width, channels) -> logits (batch, classes)."""
+        logits: Tensor = self.network(normalise(images))
+        return logits
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The one optimizer of this module's whole life: a new Trainer finds the moments of the last."""
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self.network.parameters(), self.training_settings)
+        return self.optimizer
+
+    def on_train_start(self) -> None:
+        """Forget the last round's sums."""
+        self.loss_sum, self.examples = 0.0, 0
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Mean cross-entropy of one batch; its sum and count are kept apart for an exact mean."""
+        images, labels = batch
+        loss = functional.cross_entropy(self(images), labels)
+        self.loss_sum += float(loss.detach()) * len(labels)
+        self.examples += len(labels)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Keep one batch's probabilities for the epoch's scores."""
+        images, labels = batch
+        self._outputs.append((functional.softmax(self(images).float(), 1).cpu(), labels.cpu()))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy, balanced accuracy, AUROC and loss of the validation set."""
+        self._log_scores("validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy, balanced accuracy, AUROC and loss of the test set."""
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        probabilities, labels = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
+        self._outputs.clear()
+        for name, value in asdict(score(probabilities, labels)).items():
+            if isinstance(value, float):
+                self.log(f"{split}/{name}", value)
+
+    @torch.inference_mode()
+    def probabilities(self, images: np.ndarray[Any, Any], batch_size: int) -> Tensor:
+        """Class probabilities float32 (images, classes) of uint8 images (images, height, width, channels).
+
+        Batches start at multiples of `batch_size`, so a shard that does too repeats the whole to the bit.
+        """
+        self.eval()
+        parts = []
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(images[start : start + batch_size].copy()).to(self.device)
+            parts.append(functional.softmax(self(batch).float(), 1).cpu())
+        return torch.cat(parts)
+
+    def evaluate(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], batch_size: int) -> Scores:
+        """Scores of the present weights on uint8 images and int64 labels."""
+        return score(self.probabilities(images, batch_size), torch.from_numpy(labels.copy()))
+

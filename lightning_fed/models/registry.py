@@ -1,0 +1,56 @@
+"""Networks by name, or a user's own by class path."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from lightning_fed.checks import one_of
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Model
+from lightning_fed.models.dpresnet import DPResNet
+from lightning_fed.models.resnet import ResNet9, ResNet18
+
+Builder = Callable[[Model, int, int], nn.Module]
+
+NETWORKS: dict[str, Builder] = {
+    "dpresnet": lambda model, channels, classes: DPResNet(channels, classes, model.width),
+    "resnet9": lambda model, channels, classes: ResNet9(channels, classes, model.width, model.norm),
+    "resnet18": lambda model, channels, classes: ResNet18(channels, classes, model.width, model.norm),
+}
+
+
+def build_network(model: Model, in_channels: int, num_classes: int, seed: int) -> nn.Module:
+    """The network of `model` with weights drawn from `seed`; the global torch generator is left as it was.
+
+    Raises:
+        InputError: an unknown `model.name`, or a `model.class_path` that cannot be imported or built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if model.class_path is not None:
+            return _build_own(model, model.class_path, in_channels, num_classes)
+        one_of("model", NETWORKS, name=model.name)
+        return NETWORKS[model.name](model, in_channels, num_classes)
+
+
+def _build_own(model: Model, class_path: str, in_channels: int, num_classes: int) -> nn.Module:
+    module_name, _, class_name = class_path.rpartition(".")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module beside the user's experiment, as `python -m` finds it
+    try:
+        network = getattr(importlib.import_module(module_name), class_name)(
+            in_channels=in_channels, num_classes=num_classes, **model.init_args
+        )
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"model.class_path '{class_path}' cannot be built ({error}): name an importable torch module "
+            "whose constructor takes in_channels, num_classes and model.init_args"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model.class_path '{class_path}' is not a torch.nn.Module: name a class that is")
+    return network

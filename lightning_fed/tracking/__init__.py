@@ -1,0 +1,1 @@
+"""What is recorded of a run: round records, the console, W&B."""
