@@ -18,7 +18,7 @@ from lightning_fed.federation.lean import lean_imports
 
 if TYPE_CHECKING:
     from lightning_fed.data.images import ImageData
-    from lightning_fed.federation.site import Member
+    from lightning_fed.federation.roster import Member
 
 UPDATE_APART = "fit"
 

@@ -8,14 +8,12 @@ from typing import Any
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.assembly import Roster
+from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.checkpoint import Checkpoint, Checkpoints
 from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
-from lightning_fed.federation.site import build_classifier
-from lightning_fed.federation.strategy import Server, choose_cohort, mean_update
-from lightning_fed.models.vector import Vector, to_vector, trainable_entries
+from lightning_fed.federation.strategy import GlobalModel, choose_cohort
 from lightning_fed.seeds import stream
 from lightning_fed.tracking.records import FitReport, Released, RoundRecord, TrainedRound
 
@@ -29,7 +27,8 @@ class Driver:
     is written before that training starts.
 
     Args:
-        experiment, data, roster: the run's. crew: the sites. checkpoints: where rounds are kept, or None.
+        experiment, data, roster: the run's. model: the first global model. crew: the sites.
+        checkpoints: where rounds are kept, or None.
         on_fit: called with each hospital's report as it comes in.
     """
 
@@ -38,6 +37,7 @@ class Driver:
         experiment: Experiment,
         data: ImageData,
         roster: Roster,
+        model: GlobalModel,
         crew: Crew,
         checkpoints: Checkpoints | None = None,
         on_fit: Callable[[FitReport], None] = lambda report: None,
@@ -45,9 +45,7 @@ class Driver:
         self.experiment, self.data, self.roster, self.crew = experiment, data, roster, crew
         self.checkpoints, self.on_fit = checkpoints, on_fit
         self.dispatcher = Dispatcher(crew)
-        first = build_classifier(experiment, data).network
-        self.weights: Vector = to_vector(first)
-        self.server = Server(experiment.federation, trainable_entries(first))
+        self.model = model
         self.done: TrainedRound | None = None
 
     def resume(self) -> None:
@@ -55,17 +53,17 @@ class Driver:
         checkpoint = self.checkpoints.last() if self.checkpoints is not None else None
         if checkpoint is None:
             return
-        self.done, self.weights = checkpoint.trained, checkpoint.weights
-        self.server.restore(checkpoint.server)
+        self.done, self.model.weights = checkpoint.trained, checkpoint.weights
+        self.model.server.restore(checkpoint.server)
         restored: list[None] = []
         sites = range(len(self.crew.places))
         self.dispatcher.submit(Job(site, "restore", (self.done.round,), restored.append) for site in sites)
         self.dispatcher.run_until(lambda: len(restored) == len(sites))
 
     def rounds(self) -> Iterator[RoundRecord]:
-        """Run what is left of the federation; after it `self.weights` is the last global model."""
+        """Run what is left of the federation; after it `self.model` is the last global model."""
         done = self.done
-        evaluation = self._evaluation(self.crew.put(self.weights)) if done is not None else None
+        evaluation = self._evaluation(self.crew.put(self.model.weights)) if done is not None else None
         for round in range(done.round + 1 if done is not None else 1, self.experiment.federation.rounds + 1):
             fitted = self._start_round(round, evaluation)
             while len(fitted) < len(self._cohort(round)) or (evaluation and not evaluation.finished):
@@ -74,7 +72,7 @@ class Driver:
                     yield _record(done, evaluation)
                     evaluation = None
             done = self._close_round(round, fitted)
-            evaluation = self._evaluation(self.crew.put(self.weights))
+            evaluation = self._evaluation(self.crew.put(self.model.weights))
         if evaluation is not None and done is not None:
             self.dispatcher.submit(evaluation.jobs())
             self.dispatcher.run_until(lambda: evaluation.finished)
@@ -83,11 +81,16 @@ class Driver:
     def test(self) -> Released:
         """The present global model on the test split."""
         evaluation = Evaluation(
-            self.experiment, self.data, self.roster, "test", self.crew.put(self.weights), hospitals=False
+            self.experiment, self.data, self.roster, "test", self.crew.put(self.model.weights), hospitals=False
         )
         self.dispatcher.submit(evaluation.jobs())
         self.dispatcher.run_until(lambda: evaluation.finished)
         return evaluation.released()
+
+    @property
+    def cohort_size(self) -> int:
+        """Hospitals in each round."""
+        return len(self._cohort(1))
 
     def _cohort(self, round: int) -> list[int]:
         return choose_cohort(self.experiment.federation, stream(self.experiment.seed, "cohort", round))
@@ -100,7 +103,7 @@ class Driver:
         """Queue the round: as many fits as there is room for, the last round's evaluation, the other fits."""
         fitted: Fitted = {}
         self._begun = time.perf_counter()
-        weights = evaluation.weights if evaluation is not None else self.crew.put(self.weights)
+        weights = evaluation.weights if evaluation is not None else self.crew.put(self.model.weights)
 
         def arrived(result: tuple[FitReport, Any]) -> None:
             fitted[result[0].hospital] = result
@@ -120,8 +123,7 @@ class Driver:
     def _close_round(self, round: int, fitted: Fitted) -> TrainedRound:
         """Aggregate in the order of hospitals, and rename the checkpoint into place."""
         cohort = sorted(fitted)
-        update = mean_update((fitted[h][0].images, self.crew.fetch(fitted[h][1])) for h in cohort)
-        self.weights = self.server.apply(self.weights, update)
+        self.model.advance((fitted[h][0].images, self.crew.fetch(fitted[h][1])) for h in cohort)
         self.done = TrainedRound(
             round=round,
             reports=tuple(fitted[h][0] for h in cohort),
@@ -129,7 +131,7 @@ class Driver:
             aggregate_seconds=time.perf_counter() - self._trained,
         )
         if self.checkpoints is not None:
-            self.checkpoints.store(Checkpoint(self.done, self.weights, self.server.state()))
+            self.checkpoints.store(Checkpoint(self.done, self.model.weights, self.model.server.state()))
         return self.done
 
 

@@ -11,7 +11,7 @@ import torch
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.assembly import Roster
+from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.dispatch import Job
 from lightning_fed.federation.site import Shard
 from lightning_fed.models.metrics import score

@@ -15,23 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_fed.data.datamodule import HospitalData
-from lightning_fed.data.images import ImageData, Indices
+from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.hospital import Hospital
+from lightning_fed.federation.roster import Member
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.vector import Vector, load_vector
 from lightning_fed.seeds import derive
 from lightning_fed.tracking.records import FitReport, HospitalScore
-
-
-@dataclass(frozen=True)
-class Member:
-    """A hospital's place in the data: its rows of the training images, and those that it holds out."""
-
-    hospital: int
-    train: Indices
-    validation: Indices
 
 
 @dataclass(frozen=True)

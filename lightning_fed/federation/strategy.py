@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Federation
 from lightning_fed.models.optimizer import optimizer_class
-from lightning_fed.models.vector import Vector
+from lightning_fed.models.vector import Vector, to_vector, trainable_entries
 
 
 def mean_update(updates: Iterable[tuple[int, Vector]]) -> Vector:
@@ -84,6 +86,31 @@ class Server:
         """Take up a state that `state` gave."""
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state)
+
+
+@dataclass
+class GlobalModel:
+    """The weights that every hospital receives, and the server that moves them.
+
+    Args:
+        weights: float32 (parameters,). server: applies mean updates.
+    """
+
+    weights: Vector
+    server: Server
+
+    @staticmethod
+    def first(federation: Federation, network: nn.Module) -> GlobalModel:
+        """The model before the first round.
+
+        Raises:
+            InputError: a server optimizer or an option that torch does not have.
+        """
+        return GlobalModel(to_vector(network), Server(federation, trainable_entries(network)))
+
+    def advance(self, updates: Iterable[tuple[int, Vector]]) -> None:
+        """Move by the mean of pairs of images and update, in the order of hospitals."""
+        self.weights = self.server.apply(self.weights, mean_update(updates))
 
 
 def choose_cohort(federation: Federation, generator: np.random.Generator) -> list[int]:

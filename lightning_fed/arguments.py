@@ -1,0 +1,125 @@
+"""Reading an experiment: YAML files and dotted overrides, by jsonargparse, with one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from lightning_fed.checks import suggestion
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Experiment
+
+FREE_FORM = ("model.init_args", "federation.server_options")
+SWITCHES = ("config", "print_config", "dry_run", "resume", "help")
+
+
+class ExperimentParser(ArgumentParser):
+    """jsonargparse's parser, whose errors are one line and an `InputError`."""
+
+    def error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise InputError(_one_line(message))
+
+
+def experiment_parser(command: str) -> ExperimentParser:
+    """A parser of `--config FILE` and every key of the experiment."""
+    parser = ExperimentParser(
+        prog=f"lightning-fed {command}", allow_abbrev=False, exit_on_error=True, description=__doc__
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML experiment; several are merged in order"
+    )
+    parser.add_class_arguments(Experiment)
+    return parser
+
+
+def read_experiment(parser: ExperimentParser, words: Sequence[str]) -> tuple[Experiment, Namespace]:
+    """The experiment that the words describe, and all that was parsed.
+
+    Raises:
+        InputError: an unknown key, a wrong type, a value out of range, a file that cannot be read.
+    """
+    check_keys(words)
+    try:
+        parsed = parser.parse_args(list(words))
+        built = parser.instantiate(parsed)
+        return Experiment(**{field.name: built[field.name] for field in dataclasses.fields(Experiment)}), parsed
+    except argparse.ArgumentError as error:
+        raise InputError(_one_line(str(error))) from error
+
+
+def load_experiment(path: Path) -> Experiment:
+    """The experiment of a YAML file.
+
+    Raises:
+        InputError: as `read_experiment`.
+    """
+    return read_experiment(experiment_parser("run"), ["--config", str(path)])[0]
+
+
+def known_keys() -> list[str]:
+    """Every dotted key of the experiment, sections too."""
+    return sorted(_keys_of(Experiment, ""))
+
+
+def _keys_of(kind: Any, prefix: str) -> Iterator[str]:
+    for field in dataclasses.fields(kind):
+        yield prefix + field.name
+        factory = field.default_factory
+        if dataclasses.is_dataclass(factory):
+            yield from _keys_of(factory, f"{prefix}{field.name}.")
+
+
+def check_keys(words: Sequence[str]) -> None:
+    """Refuse unknown keys, on the command line and in the files that it names, with the nearest name.
+
+    Raises:
+        InputError: an unknown key, or a file that is not a YAML mapping.
+    """
+    known = {*known_keys(), *SWITCHES}
+    for position, word in enumerate(words):
+        if not word.startswith("--"):
+            continue
+        name, _, value = word[2:].partition("=")
+        _check_key(name.rstrip("+"), known, f"--{name}")
+        if name == "config":
+            _check_file(value or "".join(words[position + 1 : position + 2]), known)
+
+
+def _check_file(name: str, known: set[str]) -> None:
+    path = Path(name).expanduser()
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"--config {name}: cannot be read ({error.strerror}); name a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {name}: not YAML ({_one_line(str(error))}); mend the file") from error
+    if not isinstance(content, dict):
+        raise InputError(f"--config {name}: not a mapping of keys; see configs/quickstart.yaml")
+    for key in _flatten(content, ""):
+        _check_key(key, known, f"{name}: {key}")
+
+
+def _flatten(content: dict[Any, Any], prefix: str) -> Iterator[str]:
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        yield name
+        if isinstance(value, dict) and name not in FREE_FORM:
+            yield from _flatten(value, f"{name}.")
+
+
+def _check_key(key: str, known: set[str], shown: str) -> None:
+    if key not in known and not key.startswith(tuple(f"{free}." for free in FREE_FORM)):
+        raise InputError(f"{shown} is not a key of the experiment: {suggestion(key, known)}")
+
+
+def _one_line(message: str) -> str:
+    """jsonargparse's several lines as one, with the key first."""
+    text = " ".join(message.split()).removeprefix("error: ")
+    return text.replace('Parser key "', "key '").replace('":', "':").replace(" Got value:", " got")

@@ -1,0 +1,68 @@
+"""The command line: `lightning-fed run | report | bench`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_fed import __version__
+from lightning_fed.checks import suggestion
+from lightning_fed.errors import FederationError, InputError
+
+USAGE = """usage: lightning-fed COMMAND [options]
+
+  run       train one federation; without options, ten hospitals on procedural blood cells
+  report    write a run's page anew from its folder
+  bench     measure this machine: bench federation
+
+'lightning-fed COMMAND --help' tells more. --debug shows the traceback of an error."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 2 bad input, 3 no end to the federation, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except (InputError, FederationError) as error:
+        if debug:
+            raise
+        print("lightning-fed: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 3
+
+
+def _dispatch(words: list[str]) -> int:
+    commands = {"run": _run, "report": _report, "bench": _bench}
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    if words[0] not in commands:
+        raise InputError(f"no command '{words[0]}': {suggestion(words[0], commands)}")
+    return commands[words[0]](words[1:])
+
+
+def _run(words: list[str]) -> int:
+    from lightning_fed.run_command import run_command
+
+    return run_command(words)
+
+
+def _report(words: list[str]) -> int:
+    from lightning_fed.report.page import write_report
+
+    if words[:1] in (["-h"], ["--help"]) or len(words) != 1:
+        print("usage: lightning-fed report RUN_FOLDER\n\nWrites report.html and figures/ anew.")
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    print(write_report(Path(words[0])))
+    return 0
+
+
+def _bench(words: list[str]) -> int:
+    from lightning_fed.studies.bench import bench_command
+
+    return bench_command(words)

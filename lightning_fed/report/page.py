@@ -1,0 +1,3 @@
+from pathlib import Path
+def write_report(run: Path) -> Path:
+    return run/"report.html"

@@ -1,0 +1,1 @@
+"""What runs whole federations: a single run, the benchmarks."""

@@ -1,0 +1,143 @@
+"""One federation from start to end: what `lightning-fed run` and `lightning_fed.run` do."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from lightning_fed.data.images import ImageData
+from lightning_fed.data.load import load_images
+from lightning_fed.errors import FederationError
+from lightning_fed.experiment import Experiment
+from lightning_fed.federation.assembly import open_crew
+from lightning_fed.federation.checkpoint import Checkpoints
+from lightning_fed.federation.driver import Driver
+from lightning_fed.federation.roster import Roster, make_roster
+from lightning_fed.federation.site import build_classifier
+from lightning_fed.federation.strategy import GlobalModel
+from lightning_fed.models.classifier import Classifier
+from lightning_fed.models.export import save_model
+from lightning_fed.models.optimizer import build_optimizer
+from lightning_fed.models.vector import load_vector
+from lightning_fed.report.page import write_report
+from lightning_fed.studies.summary import sum_seconds, summarise
+from lightning_fed.tracking.console import RunConsole, result_lines
+from lightning_fed.tracking.files import RunFolder, read_rounds
+from lightning_fed.tracking.records import Result
+from lightning_fed.tracking.wandb import WandbRun
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment whose images, hospitals and network exist: everything that can be checked without Ray."""
+
+    experiment: Experiment
+    data: ImageData
+    roster: Roster
+    classifier: Classifier
+    model: GlobalModel
+
+
+def resolve(experiment: Experiment) -> Experiment:
+    """The experiment with its paths absolute and its output named.
+
+    A new run's folder is called after the data and the moment, such as `runs/bloodcells-20250101-120000`.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    output = Path(experiment.output or f"runs/{experiment.data.name}-{stamp}").expanduser().resolve()
+    root = experiment.data.root
+    data = replace(experiment.data, root=str(Path(root).expanduser().resolve()) if root else None)
+    return replace(experiment, data=data, output=str(output))
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Read the images, share them out and build the first global model.
+
+    Raises:
+        InputError: the experiment or a file that it names does not fit.
+    """
+    data = load_images(experiment.data)
+    roster = make_roster(experiment, data)
+    classifier = build_classifier(experiment, data)
+    build_optimizer(classifier.network.parameters(), experiment.training)  # hospitals build the same later
+    model = GlobalModel.first(experiment.federation, classifier.network)
+    return Prepared(experiment, data, roster, classifier, model)
+
+
+def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
+    """Run a federation, or with `resume` go on with the one in `experiment.output`.
+
+    Raises:
+        InputError: the experiment, a file that it names, or the cluster does not fit; nothing is written.
+        FederationError: a hospital was lost; the last good checkpoint is named.
+    """
+    begun = time.perf_counter()
+    experiment = resolve(experiment)
+    folder = RunFolder(Path(str(experiment.output)))
+    if not resume:
+        folder.refuse_existing()
+    prepared = prepare(experiment)
+    with closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)) as crew:
+        if not resume:
+            folder.create(experiment.as_dict())
+        driver = Driver(
+            experiment, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(folder.path)
+        )
+        driver.resume()
+        return _run_rounds(prepared, driver, folder, begun)
+
+
+def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, begun: float) -> Result:
+    startup = time.perf_counter() - begun
+    resumed_after = driver.done.round if driver.done else 0
+    tracker = WandbRun(prepared.experiment, folder.path)
+    result = None
+    try:
+        _train(prepared, driver, folder, tracker)
+        test = driver.test()
+        lines = read_rounds(folder.rounds)
+        seconds = sum_seconds(lines, startup, time.perf_counter() - begun, resumed_after)
+        parameters = len(driver.model.weights)
+        result = summarise(
+            prepared.experiment, prepared.data, prepared.roster, lines, test, parameters, seconds
+        )
+        _write(prepared, driver, folder, result)
+    except FederationError as error:
+        raise FederationError(f"{error}; {resume_hint(folder.path)}") from error
+    finally:
+        tracker.finish(result)
+    return result
+
+
+def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun) -> None:
+    """All rounds that are left, each recorded as it comes out."""
+    federation = prepared.experiment.federation
+    done = driver.done.round if driver.done else 0
+    folder.keep_rounds(before=done)
+    with RunConsole(federation.rounds, driver.cohort_size, done + 1) as console:
+        console.say(f"{prepared.data.title}: {federation.hospitals} hospitals, run folder {folder.path}")
+        driver.on_fit = console.fitted
+        for record in driver.rounds():
+            folder.add_round(record)
+            tracker.log_round(record)
+            console.round_done(record)
+
+
+def _write(prepared: Prepared, driver: Driver, folder: RunFolder, result: Result) -> None:
+    load_vector(prepared.classifier.network, driver.model.weights)
+    save_model(prepared.classifier, folder.path / "model.ckpt")
+    folder.finish(result)
+    page = write_report(folder.path)
+    console = RunConsole(result.rounds, driver.cohort_size)
+    for line in [*result_lines(result), f"report: {page}"]:
+        console.say(line)
+
+
+def resume_hint(output: Path) -> str:
+    """The line that goes on with a run that was cut short."""
+    last = Checkpoints(output).rounds()
+    where = f"the last good checkpoint is of round {last[-1]}" if last else "no round was finished"
+    return f"{where}; go on with: lightning-fed run --resume {output}"

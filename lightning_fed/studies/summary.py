@@ -1,0 +1,105 @@
+"""From a finished run's records to `summary.json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from lightning_fed.data.images import ImageData
+from lightning_fed.experiment import Experiment
+from lightning_fed.federation.roster import Roster
+from lightning_fed.tracking.records import (
+    DataSummary,
+    HospitalAccuracy,
+    PrivacySummary,
+    Released,
+    Result,
+    SecAggSummary,
+    Seconds,
+    TestScores,
+)
+from lightning_fed.versions import versions
+
+Lines = list[dict[str, Any]]
+
+
+def summarise(
+    experiment: Experiment,
+    data: ImageData,
+    roster: Roster,
+    lines: Lines,
+    test: Released,
+    parameters: int,
+    seconds: Seconds,
+) -> Result:
+    """The result of a completed run.
+
+    Args:
+        experiment, data, roster: the run's. lines: of `rounds.jsonl`. test: the last model on the test split.
+        parameters: length of an update. seconds: where the time went.
+    """
+    scores = asdict(test)
+    scores.pop("split")
+    return Result(
+        status="completed",
+        rounds=len(lines),
+        hospitals=experiment.federation.hospitals,
+        seed=experiment.seed,
+        test=TestScores(**scores),
+        hospital_accuracy=_hospital_accuracy(lines[-1]["diagnostic"]["hospitals"]),
+        data=summarise_data(data, roster),
+        privacy=PrivacySummary(),
+        secagg=SecAggSummary(
+            protocol="plain",
+            degree=None,
+            threshold=None,
+            dropped=0,
+            upload_bytes_per_hospital=4 * parameters,
+            seconds=seconds.aggregate,
+        ),
+        seconds=seconds,
+        evaluation_split=experiment.evaluation.split,
+        output=str(experiment.output),
+        versions=versions(),
+    )
+
+
+def sum_seconds(lines: Lines, startup: float, this_process: float, resumed_after: int) -> Seconds:
+    """Where the time went; a resumed run counts the rounds that an earlier process finished.
+
+    Args:
+        lines: of `rounds.jsonl`. startup, this_process: wall seconds. resumed_after: last round done before.
+    """
+    train, aggregate, evaluate = (
+        sum(line["seconds"][kind] for line in lines) for kind in ("train", "aggregate", "evaluate")
+    )
+    earlier = [line["seconds"] for line in lines if line["round"] <= resumed_after]
+    before = sum(seconds["train"] + seconds["aggregate"] for seconds in earlier)
+    return Seconds(this_process + before, startup, train, aggregate, evaluate)
+
+
+def summarise_data(data: ImageData, roster: Roster) -> DataSummary:
+    """Sizes and classes of each hospital's training images, the held-out ones among them."""
+    rows = [np.concatenate([member.train, member.validation]) for member in roster.members]
+    classes = len(data.class_names)
+    return DataSummary(
+        name=data.name,
+        title=data.title,
+        size=data.size,
+        rebuilt=data.rebuilt,
+        class_names=data.class_names,
+        images_by_hospital=tuple(len(row) for row in rows),
+        classes_by_hospital=tuple(
+            tuple(int(count) for count in np.bincount(data.train.labels[row], minlength=classes))
+            for row in rows
+        ),
+    )
+
+
+def _hospital_accuracy(scores: Lines) -> HospitalAccuracy | None:
+    if not scores:
+        return None
+    shares = [float(score["accuracy"]) for score in scores]
+    return HospitalAccuracy(min(shares), max(shares), sum(shares) / len(shares), max(shares) - min(shares))

@@ -1,0 +1,95 @@
+"""The run folder: `experiment.yaml`, `rounds.jsonl`, `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_fed.errors import InputError
+from lightning_fed.tracking.records import Result, RoundRecord
+
+
+class RunFolder:
+    """Writes the files of one run.
+
+    Args:
+        path: the folder. Made by `create`, reopened by `reopen`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.experiment = path / "experiment.yaml"
+        self.rounds = path / "rounds.jsonl"
+        self.summary = path / "summary.json"
+
+    def refuse_existing(self) -> None:
+        """Raise unless the folder is free.
+
+        Raises:
+            InputError: it holds a run already.
+        """
+        if self.experiment.exists():
+            raise InputError(
+                f"output: {self.path} already holds a run; name another folder, or go on with it by "
+                f"'lightning-fed run --resume {self.path}'"
+            )
+
+    def create(self, experiment: dict[str, Any]) -> None:
+        """Make the folder and write the resolved experiment.
+
+        Raises:
+            InputError: the folder holds a run already, or cannot be written.
+        """
+        self.refuse_existing()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text_whole(self.experiment, yaml.safe_dump(experiment, sort_keys=False))
+        except OSError as error:
+            raise InputError(f"output: {self.path} cannot be written ({error.strerror}); name another") from error
+
+    def keep_rounds(self, before: int) -> None:
+        """Go on with a run: keep the whole records of rounds before `before`, which will be written anew."""
+        kept = [line for line in read_rounds(self.rounds) if line["round"] < before]
+        write_text_whole(self.rounds, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def add_round(self, record: RoundRecord) -> None:
+        """Append one line."""
+        with self.rounds.open("a") as file:
+            file.write(json.dumps(record.as_dict()) + "\n")
+
+    def finish(self, result: Result) -> None:
+        """Write the summary."""
+        write_text_whole(self.summary, json.dumps(result.as_dict(), indent=2) + "\n")
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a file that is either the old one or the new one."""
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def read_rounds(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a `rounds.jsonl`, in order; a torn last line, as a killed run leaves it, is dropped.
+
+    Raises:
+        InputError: another line is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record["round"]
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise InputError(f"{path}, line {number}: not a round's record; mend or remove it") from error
+        records.append(record)
+    return records

@@ -1,0 +1,90 @@
+"""W&B: one run, in the driver. The only module that imports wandb."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Experiment
+from lightning_fed.seeds import derive
+from lightning_fed.tracking.records import Result, RoundRecord
+
+
+class WandbRun:
+    """Records a run in W&B; does nothing where `tracking.wandb` is `disabled`.
+
+    The run's id is a function of the run's folder, so that a resumed run goes on in the same one.
+
+    Args:
+        experiment: resolved. output: the run's folder, which holds `wandb/`.
+
+    Raises:
+        InputError: W&B cannot be reached online, or knows no key.
+    """
+
+    def __init__(self, experiment: Experiment, output: Path) -> None:
+        self.run: Any = None
+        if experiment.tracking.wandb != "disabled":
+            self.run = self._start(experiment, output)
+
+    def _start(self, experiment: Experiment, output: Path) -> Any:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        tracking = experiment.tracking
+        try:
+            run = wandb.init(
+                project=tracking.project,
+                group=tracking.group,
+                name=tracking.name or output.name,
+                id=f"{derive(experiment.seed, str(output)):016x}",
+                resume="allow",
+                mode=tracking.wandb,
+                dir=str(output),
+                config=experiment.as_dict(),
+                settings=wandb.Settings(console="off"),
+            )
+        except wandb.errors.Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"tracking.wandb is '{tracking.wandb}', but W&B does not start ({reason}); "
+                "run 'wandb login' or set tracking.wandb to offline"
+            ) from error
+        run.define_metric("round")
+        for name in ("released/*", "diagnostic/*", "seconds/*"):
+            run.define_metric(name, step_metric="round")
+        return run
+
+    def log_round(self, record: RoundRecord) -> None:
+        """One round's metrics, each under its tag, and the hospitals' table."""
+        if self.run is None:
+            return
+        line = record.as_dict()
+        numbers: dict[str, Any] = {"round": record.round}
+        for tag in ("released", "diagnostic", "seconds"):
+            values = {name: value for name, value in line[tag].items() if isinstance(value, int | float)}
+            numbers |= {f"{tag}/{name}": value for name, value in values.items()}
+        self.run.log(numbers | {"diagnostic/hospitals": self._table(record)}, step=record.round)
+
+    def _table(self, record: RoundRecord) -> Any:
+        import wandb
+
+        scores = {score.hospital: score for score in record.hospitals}
+        columns = ["round", "hospital", "images", "steps", "train_loss", "seconds", "accuracy"]
+        table = wandb.Table(columns=columns)
+        for fit in record.trained.reports:
+            own = scores[fit.hospital].accuracy if fit.hospital in scores else None
+            table.add_data(record.round, fit.hospital, fit.images, fit.steps, fit.loss, fit.seconds, own)
+        return table
+
+    def finish(self, result: Result | None) -> None:
+        """Write the summary and end the run; None where it was cut short."""
+        if self.run is None:
+            return
+        if result is not None:
+            test = {name: value for name, value in result.as_dict()["test"].items() if isinstance(value, float)}
+            self.run.summary.update({f"test/{name}": value for name, value in test.items()})
+            self.run.summary.update({"epsilon": result.privacy.epsilon, "status": result.status})
+        self.run.finish(exit_code=0 if result is not None else 1)
