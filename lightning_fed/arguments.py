@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
@@ -32,9 +32,7 @@ def experiment_parser(command: str) -> ExperimentParser:
     parser = ExperimentParser(
         prog=f"lightning-fed {command}", allow_abbrev=False, exit_on_error=True, description=__doc__
     )
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML experiment; several are merged in order"
-    )
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML experiment; several are merged in order")
     parser.add_class_arguments(Experiment)
     return parser
 
@@ -71,7 +69,7 @@ def known_keys() -> list[str]:
 def _keys_of(kind: Any, prefix: str) -> Iterator[str]:
     for field in dataclasses.fields(kind):
         yield prefix + field.name
-        factory = field.default_factory
+        factory: Any = field.default_factory
         if dataclasses.is_dataclass(factory):
             yield from _keys_of(factory, f"{prefix}{field.name}.")
 
@@ -102,14 +100,16 @@ def _check_file(name: str, known: set[str]) -> None:
         raise InputError(f"--config {name}: not YAML ({_one_line(str(error))}); mend the file") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {name}: not a mapping of keys; see configs/quickstart.yaml")
-    for key in _flatten(content, ""):
+    for key, value in _flatten(content, ""):
         _check_key(key, known, f"{name}: {key}")
+        if not isinstance(value, dict) and any(other.startswith(f"{key}.") for other in known):
+            raise InputError(f"{name}: {key} is {value!r}: it is a section; give it keys or leave it out")
 
 
-def _flatten(content: dict[Any, Any], prefix: str) -> Iterator[str]:
+def _flatten(content: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
-        yield name
+        yield name, value
         if isinstance(value, dict) and name not in FREE_FORM:
             yield from _flatten(value, f"{name}.")
 
@@ -120,6 +120,6 @@ def _check_key(key: str, known: set[str], shown: str) -> None:
 
 
 def _one_line(message: str) -> str:
-    """jsonargparse's several lines as one, with the key first."""
+    """The several lines as one, with the key first."""
     text = " ".join(message.split()).removeprefix("error: ")
     return text.replace('Parser key "', "key '").replace('":', "':").replace(" Got value:", " got")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lightning_fed.errors import InputError
 
 
 def positive(section: str, **values: float | None) -> None:
-    """Raise `InputError` unless every value that is set is greater than zero."""
+    """Raise `InputError` unless every value that is set is finite and greater than zero."""
     for name, value in values.items():
-        if value is not None and not value > 0:
-            raise InputError(f"{section}.{name} is {value}: it must be greater than 0")
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{section}.{name} is {value}: it must be finite and greater than 0")
 
 
 def not_negative(section: str, **values: float) -> None:
-    """Raise `InputError` unless every value is zero or greater."""
+    """Raise `InputError` unless every value is finite and zero or greater."""
     for name, value in values.items():
-        if not value >= 0:
-            raise InputError(f"{section}.{name} is {value}: it must be 0 or greater")
+        if not 0 <= value < math.inf:
+            raise InputError(f"{section}.{name} is {value}: it must be finite and 0 or greater")
 
 
 def in_range(section: str, low: float, high: float, **values: float) -> None:
@@ -37,9 +39,16 @@ def one_of(section: str, choices: Iterable[str], **values: str) -> None:
             raise InputError(f"{section}.{name} is '{value}': {suggestion(value, known)}")
 
 
+def literals(section: str, settings: Any) -> None:
+    """Raise `InputError` unless every field of a dataclass that is typed `Literal` holds one of its choices."""
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            one_of(section, get_args(hint), **{name: getattr(settings, name)})
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The nearest known word as advice: ``did you mean 'adam'?``, or the choices when none is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1)
+    near = difflib.get_close_matches(str(word).lower(), [name.lower() for name in names], n=1)
     matches = [name for name in names if near and name.lower() == near[0]]
     return f"did you mean '{matches[0]}'?" if matches else "choose one of " + ", ".join(names)

@@ -55,9 +55,11 @@ def _run(words: list[str]) -> int:
 def _report(words: list[str]) -> int:
     from lightning_fed.report.page import write_report
 
-    if words[:1] in (["-h"], ["--help"]) or len(words) != 1:
+    if words[:1] in (["-h"], ["--help"]):
         print("usage: lightning-fed report RUN_FOLDER\n\nWrites report.html and figures/ anew.")
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+        return 0
+    if len(words) != 1:
+        raise InputError("report takes one run folder: lightning-fed report RUN_FOLDER")
     print(write_report(Path(words[0])))
     return 0
 

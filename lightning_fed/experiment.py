@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from lightning_fed.checks import in_range, not_negative, positive
+from lightning_fed.checks import in_range, literals, not_negative, positive
 from lightning_fed.errors import InputError
 
 GREATEST_SEED = 2**63 - 1
@@ -45,6 +45,7 @@ class Data:
     validation: float = 0.2
 
     def __post_init__(self) -> None:
+        literals("data", self)
         positive("data", images=self.images, alpha=self.alpha, min_images=self.min_images)
         positive("data", classes_per_hospital=self.classes_per_hospital)
         in_range("data", 8, 1024, size=self.size)
@@ -66,12 +67,13 @@ class Model:
     """
 
     name: str = "dpresnet"
-    width: int = 16
+    width: int = 8
     norm: Literal["group", "batch"] = "group"
     class_path: str | None = None
     init_args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        literals("model", self)
         in_range("model", 2, 4096, width=self.width)
         if self.width % 2:
             raise InputError(f"model.width is {self.width}: it must be even, for the group norms")
@@ -96,8 +98,8 @@ class Training:
     """
 
     optimizer: str = "Adam"
-    lr: float = 2e-3
-    batch_size: int = 32
+    lr: float = 4e-3
+    batch_size: int = 16
     momentum: float = 0.0
     weight_decay: float = 0.0
     augment: bool = True
@@ -108,6 +110,7 @@ class Training:
     reset_optimizer_state: bool = False
 
     def __post_init__(self) -> None:
+        literals("training", self)
         positive("training", lr=self.lr, batch_size=self.batch_size, threads=self.threads)
         not_negative("training", weight_decay=self.weight_decay, warmup_rounds=self.warmup_rounds)
         in_range("training", 0, 1, momentum=self.momentum)
@@ -132,8 +135,8 @@ class Federation:
     """
 
     hospitals: int = 10
-    rounds: int = 8
-    local_epochs: int = 1
+    rounds: int = 10
+    local_epochs: int = 2
     local_steps: int | None = None
     participation: float = 1.0
     strategy: Literal["fedavg", "fedprox"] = "fedavg"
@@ -143,6 +146,7 @@ class Federation:
     server_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        literals("federation", self)
         positive("federation", hospitals=self.hospitals, rounds=self.rounds, local_epochs=self.local_epochs)
         positive("federation", local_steps=self.local_steps, participation=self.participation)
         positive("federation", server_lr=self.server_lr)
@@ -156,12 +160,18 @@ class Privacy:
 
     mechanism: Literal["none"] = "none"
 
+    def __post_init__(self) -> None:
+        literals("privacy", self)
+
 
 @dataclass(frozen=True)
 class SecAgg:
     """How updates are added up: `plain` is the only protocol so far; the server sees every update."""
 
     protocol: Literal["plain"] = "plain"
+
+    def __post_init__(self) -> None:
+        literals("secagg", self)
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,7 @@ class Evaluation:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
+        literals("evaluation", self)
         positive("evaluation", batch_size=self.batch_size)
 
 
@@ -221,6 +232,9 @@ class Tracking:
     project: str = "lightning-fed"
     group: str | None = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        literals("tracking", self)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_fed.arguments import experiment_parser, load_experiment, read_experiment
+from lightning_fed.arguments import ExperimentParser, experiment_parser, read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 
@@ -21,15 +21,12 @@ def run_command(words: Sequence[str]) -> int:
         InputError: the experiment does not fit.
         FederationError: the federation could not finish.
     """
-    parser = experiment_parser("run")
-    parser.add_argument("--dry_run", action="store_true", help="print what would run, and train nothing")
-    parser.add_argument("--resume", metavar="FOLDER", type=str, help="go on with the run in this folder")
-    experiment, parsed = read_experiment(parser, words)
+    experiment, parsed = read_experiment(_parser(), words)
     if parsed.resume is not None:
-        experiment = resumed(Path(parsed.resume), experiment, words)
+        experiment = resumed(Path(parsed.resume), words)
     # Imported after the arguments are read, so that a wrong key is told at once.
     from lightning_fed.studies.plan import plan_lines
-    from lightning_fed.studies.single import resume_hint, resolve, run_experiment
+    from lightning_fed.studies.single import resolve, resume_hint, run_experiment
 
     if parsed.dry_run:
         print("\n".join(plan_lines(experiment)))
@@ -43,7 +40,14 @@ def run_command(words: Sequence[str]) -> int:
     return 0
 
 
-def resumed(folder: Path, given: Experiment, words: Sequence[str]) -> Experiment:
+def _parser() -> ExperimentParser:
+    parser = experiment_parser("run")
+    parser.add_argument("--dry_run", action="store_true", help="print what would run, and train nothing")
+    parser.add_argument("--resume", metavar="FOLDER", type=str, help="go on with the run in this folder")
+    return parser
+
+
+def resumed(folder: Path, words: Sequence[str]) -> Experiment:
     """The experiment of a run folder, with the overrides that cannot change its result.
 
     Raises:
@@ -58,10 +62,5 @@ def resumed(folder: Path, given: Experiment, words: Sequence[str]) -> Experiment
         section = word.lstrip("-").split("=")[0].split(".")[0]
         if word.startswith("--") and section not in (*CHANGEABLE, "resume"):
             raise InputError(f"{word.split('=')[0]} cannot change in a resumed run; only ray.* and tracking.* can")
-    stored = load_experiment(path)
-    changes = {section: getattr(given, section) for section in CHANGEABLE if _mentions(words, section)}
-    return replace(stored, output=str(folder.expanduser().resolve()), **changes)
-
-
-def _mentions(words: Sequence[str], section: str) -> bool:
-    return any(word.startswith(f"--{section}.") for word in words)
+    stored, _ = read_experiment(_parser(), ["--config", str(path), *words])
+    return replace(stored, output=str(folder.expanduser().resolve()))

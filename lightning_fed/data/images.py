@@ -14,6 +14,8 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Indices = NDArray[np.int64]
 
+MOST_CLASSES = 2**16
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -81,4 +83,6 @@ def image_set(images: Any, labels: Any, where: str) -> ImageSet:
         raise InputError(f"{where}: there are no images in it, give at least one")
     if int(labels.min()) < 0:
         raise InputError(f"{where}: label {int(labels.min())} is negative, count classes from 0")
+    if int(labels.max()) >= MOST_CLASSES:
+        raise InputError(f"{where}: label {int(labels.max())} is too great, count classes from 0 without gaps")
     return ImageSet(np.ascontiguousarray(images), labels.reshape(-1).astype(np.int64))

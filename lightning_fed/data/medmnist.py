@@ -42,9 +42,7 @@ def load_medmnist(data: Data) -> ImageData:
 def _info(data: Data) -> dict[str, Any]:
     from medmnist.info import INFO  # loads pandas and scikit-learn: only where a MedMNIST set is asked for
 
-    flat = {
-        name for name, info in INFO.items() if not name.endswith("3d") and "multi-label" not in info["task"]
-    }
+    flat = {name for name, info in INFO.items() if not name.endswith("3d") and "multi-label" not in info["task"]}
     if data.name not in flat:
         known = {*flat, "bloodcells", "path"}
         raise InputError(f"data.name is '{data.name}': {suggestion(data.name, known)}")
@@ -63,6 +61,7 @@ def _download(data: Data, info: dict[str, Any], path: Path) -> None:
 
     if not data.download:
         raise InputError(f"data.root: {path} is missing; put it there, or set data.download to true")
+    new_root = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent)
@@ -74,6 +73,9 @@ def _download(data: Data, info: dict[str, Any], path: Path) -> None:
                 getattr(medmnist, info["python_class"])("test", root=parts, size=data.size, download=True)
             os.replace(Path(parts) / path.name, path)
         except (RuntimeError, OSError) as error:
+            folder.cleanup()
+            if new_root:
+                path.parent.rmdir()
             url = info[f"url{path.stem.removeprefix(data.name)}"]
             raise InputError(
                 f"data.name: {data.name} could not be downloaded; fetch {url} elsewhere and put it at {path}"

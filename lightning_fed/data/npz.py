@@ -12,6 +12,8 @@ from lightning_fed.data.images import ImageSet, image_set
 from lightning_fed.errors import InputError
 
 SPLITS = ("train", "val", "test")
+# What NumPy and zipfile raise of damaged files; RuntimeError where bytes speak of encryption.
+DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def read_npz(path: Path) -> tuple[ImageSet, ImageSet, ImageSet]:
@@ -38,7 +40,7 @@ def read_npz(path: Path) -> tuple[ImageSet, ImageSet, ImageSet]:
         raise InputError(f"{path}: there is no such file; set data.root to where it is") from None
     except InputError:
         raise
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise InputError(f"{path}: not a whole npz file ({error}); fetch or save it again") from error
     if len({split.images.shape[1:] for split in (train, validation, test)}) > 1:
         raise InputError(f"{path}: the splits hold images of different shapes; save them with one shape")

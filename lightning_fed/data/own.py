@@ -70,12 +70,12 @@ def _read_folder(folder: Path, names: tuple[str, ...], size: int) -> ImageSet:
 
 def _read_picture(path: Path, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """The picture's centre square as uint8 (size, size, 3), resized bicubically."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as picture:
             return np.asarray(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a whole picture; replace or remove it") from error
 
 

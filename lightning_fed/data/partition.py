@@ -143,6 +143,6 @@ def share_out(data: Data, labels: Labels, hospitals: int) -> list[Indices]:
 
 def hold_out(share: Indices, validation: float, seed: int, hospital: int) -> tuple[Indices, Indices]:
     """A hospital's training and validation indices; both sorted, at least one image to train on."""
-    held = min(int(round(validation * len(share))), len(share) - 1)
+    held = min(round(validation * len(share)), len(share) - 1)
     deal = stream(seed, "partition", "hold out", hospital).permutation(share)
     return np.sort(deal[held:]), np.sort(deal[:held])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from lightning_fed.errors import FederationError, InputError
@@ -75,9 +74,7 @@ class ActorCrew:
         shell = ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **reservation)(
             HospitalActor
         )
-        self.actors: list[ActorHandle[Any]] = [
-            shell.remote(experiment, self._data, group, output) for group in groups
-        ]
+        self.actors: list[Any] = [shell.remote(experiment, self._data, group, output) for group in groups]
         self.places: Sequence[Place] = self._places(experiment.ray.startup_timeout)
         self.capacity: Capacity = cluster.capacity(experiment.ray)  # after placing: a cluster may have grown
 
@@ -115,9 +112,10 @@ class ActorCrew:
         return _get(value)
 
     def close(self) -> None:
-        """End the actors."""
+        """End the actors, and the cluster where it was started for them."""
         for actor in self.actors:
             ray.kill(actor)
+        self.cluster.close()
 
 
 def _get(reference: Any, timeout: float | None = None) -> Any:
@@ -130,4 +128,3 @@ def _get(reference: Any, timeout: float | None = None) -> Any:
     except RayActorError as error:
         reason = str(error).strip().splitlines()[0]
         raise FederationError(f"a hospital's process died ({reason})") from error
-

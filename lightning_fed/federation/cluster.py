@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.services import get_ray_address_from_environment
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Ray
 from lightning_fed.federation.crew import Capacity
 
+CONNECT_SECONDS = 5.0
 SMALLEST_SHARE = 1e-4  # Ray counts resources in ten-thousandths
 
 
@@ -48,7 +51,7 @@ class Cluster:
         """The nodes that live now."""
         return [
             Node(node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-            for node in ray.nodes()
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
             if node["Alive"]
         ]
 
@@ -110,13 +113,22 @@ def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        options["include_dashboard"] = False
+        ray.init(address="local", include_dashboard=False, **options)
+        return
     try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        _check_answers(get_ray_address_from_environment(address, None))
+        ray.init(address=address, **options)
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"ray.address is '{address}', but no Ray answers there ({reason}); "
             "start one with 'ray start --head', or leave the key out for a local one"
         ) from error
 
+
+def _check_answers(address: str) -> None:
+    """Raise `OSError` unless something listens there: Ray itself would try for ten minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        raise ValueError("give it as host:port of the head node, or as auto")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()

@@ -58,7 +58,7 @@ class LocalCrew:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.places = (Place("this process", None),)
+        self.places: Sequence[Place] = (Place("this process", None),)
         self.capacity = Capacity({"this process": 1}, 1)
         self._results: dict[int, Any] = {}
         self._tickets = 0

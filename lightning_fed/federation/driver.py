@@ -8,11 +8,11 @@ from typing import Any
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.checkpoint import Checkpoint, Checkpoints
 from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
+from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.strategy import GlobalModel, choose_cohort
 from lightning_fed.seeds import stream
 from lightning_fed.tracking.records import FitReport, Released, RoundRecord, TrainedRound
@@ -30,6 +30,7 @@ class Driver:
         experiment, data, roster: the run's. model: the first global model. crew: the sites.
         checkpoints: where rounds are kept, or None.
         on_fit: called with each hospital's report as it comes in.
+        on_close: called with each round when its checkpoint is in place.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Driver:
         crew: Crew,
         checkpoints: Checkpoints | None = None,
         on_fit: Callable[[FitReport], None] = lambda report: None,
+        on_close: Callable[[TrainedRound], None] = lambda trained: None,
     ) -> None:
         self.experiment, self.data, self.roster, self.crew = experiment, data, roster, crew
-        self.checkpoints, self.on_fit = checkpoints, on_fit
+        self.checkpoints, self.on_fit, self.on_close = checkpoints, on_fit, on_close
         self.dispatcher = Dispatcher(crew)
         self.model = model
         self.done: TrainedRound | None = None
@@ -81,7 +83,12 @@ class Driver:
     def test(self) -> Released:
         """The present global model on the test split."""
         evaluation = Evaluation(
-            self.experiment, self.data, self.roster, "test", self.crew.put(self.model.weights), hospitals=False
+            self.experiment,
+            self.data,
+            self.roster,
+            "test",
+            self.crew.put(self.model.weights),
+            hospitals=False,
         )
         self.dispatcher.submit(evaluation.jobs())
         self.dispatcher.run_until(lambda: evaluation.finished)
@@ -132,6 +139,7 @@ class Driver:
         )
         if self.checkpoints is not None:
             self.checkpoints.store(Checkpoint(self.done, self.model.weights, self.model.server.state()))
+        self.on_close(self.done)
         return self.done
 
 

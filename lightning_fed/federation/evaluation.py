@@ -11,8 +11,8 @@ import torch
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.dispatch import Job
+from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.site import Shard
 from lightning_fed.models.metrics import score
 from lightning_fed.tracking.records import HospitalScore, Released

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
 from lightning_fed.data.datamodule import HospitalData, Plan
@@ -64,12 +64,14 @@ class Hospital:
         """Train from the global `weights` (parameters,) for one round; the update stays in `self.update`."""
         start = time.perf_counter()
         load_vector(self.classifier.network, weights)
+        self.classifier.train()  # `score` leaves it in evaluation mode, and Lightning does not change that
         if self.experiment.training.reset_optimizer_state:
             self.optimizer.state.clear()
         self.images.plan = self.plan(round)
         torch.manual_seed(derive(self.experiment.seed, "torch", self.number, round))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.simplefilter("ignore", PossibleUserWarning)  # of loaders without worker processes
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 under torch 2.15
             self._trainer(round, self.images.plan).fit(self.classifier, datamodule=self.images)
         self.update = to_vector(self.classifier.network) - weights
         if self.states is not None:
@@ -112,12 +114,8 @@ class Hospital:
         start = time.perf_counter()
         load_vector(self.classifier.network, weights)
         held_out = self.images.held_out()
-        scores = self.classifier.evaluate(
-            held_out.images, held_out.labels, self.experiment.evaluation.batch_size
-        )
-        return HospitalScore(
-            self.number, len(held_out), scores.accuracy, scores.loss, time.perf_counter() - start
-        )
+        scores = self.classifier.evaluate(held_out.images, held_out.labels, self.experiment.evaluation.batch_size)
+        return HospitalScore(self.number, len(held_out), scores.accuracy, scores.loss, time.perf_counter() - start)
 
     def restore(self, round: int) -> None:
         """Take up the state that this hospital had at the end of `round`; nothing where it has none."""
@@ -136,4 +134,3 @@ class Hospital:
             if not buffer.is_floating_point()
         }
         return {"optimizer": self.optimizer.state_dict(), "counters": counters}
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any
 import torch
 
 from lightning_fed.errors import InputError
-
-KEPT = 2
 
 
 def write_whole(path: Path, content: Any) -> None:
@@ -35,13 +32,15 @@ def read_whole(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
         raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); remove it") from error
     return content
 
 
 class RoundFiles:
-    """Files `<stem>-00007.pt` of one folder, the last two rounds kept."""
+    """Files `<stem>-00007.pt` of one folder, the last `kept` rounds of them."""
+
+    kept = 2
 
     def __init__(self, folder: Path, stem: str) -> None:
         self.folder, self.stem = folder, stem
@@ -61,16 +60,21 @@ class RoundFiles:
                 yield int(match[1])
 
     def save(self, round: int, content: dict[str, Any]) -> Path:
-        """Write a round's file, then remove all but the newest two."""
+        """Write a round's file, then remove all but the newest."""
         path = self.path(round)
         write_whole(path, content)
-        for old in self.rounds()[:-KEPT]:
+        for old in self.rounds()[: -self.kept]:
             self.path(old).unlink(missing_ok=True)
         return path
 
 
 class HospitalStates(RoundFiles):
-    """One hospital's own state, `hospitals/ID/state-00007.pt`; it never passes through the driver."""
+    """One hospital's own state, `hospitals/ID/state-00007.pt`; it never passes through the driver.
+
+    One more is kept than of the driver's checkpoints: a hospital may be a round ahead of them.
+    """
+
+    kept = RoundFiles.kept + 1
 
     def __init__(self, output: Path, hospital: int) -> None:
         super().__init__(output / "hospitals" / str(hospital), "state")

@@ -127,4 +127,3 @@ class Classifier(pl.LightningModule):
     def evaluate(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], batch_size: int) -> Scores:
         """Scores of the present weights on uint8 images and int64 labels."""
         return score(self.probabilities(images, batch_size), torch.from_numpy(labels.copy()))
-

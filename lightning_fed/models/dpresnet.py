@@ -6,8 +6,12 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with min(32, channels / 2) groups: 32 everywhere at the paper's width of 64."""
-    return nn.GroupNorm(min(32, channels // 2), channels)
+    """GroupNorm with min(32, channels / 2) groups: 32 everywhere at the paper's width of 64.
+
+    Where that does not divide the channels (80 at width 10), the next smaller number that does.
+    """
+    most = min(32, channels // 2)
+    return nn.GroupNorm(next(groups for groups in range(most, 0, -1) if channels % groups == 0), channels)
 
 
 class ConvNorm(nn.Sequential):
@@ -26,9 +30,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            ConvNorm(inputs, outputs, stride), ConvNorm(outputs, outputs, relu=False)
-        )
+        self.layers = nn.Sequential(ConvNorm(inputs, outputs, stride), ConvNorm(outputs, outputs, relu=False))
         self.skip = stride == 1
 
     def forward(self, features: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
 
 from lightning_fed.models.classifier import Classifier
@@ -16,7 +16,7 @@ def save_model(classifier: Classifier, path: Path) -> None:
     part = path.with_suffix(".part")
     torch.save(
         {
-            "pytorch-lightning_version": pl.__version__,
+            "pytorch-lightning_version": version("lightning"),
             "state_dict": classifier.state_dict(),
             "hyper_parameters": dict(classifier.hparams),
             "epoch": 0,

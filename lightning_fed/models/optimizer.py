@@ -12,6 +12,8 @@ from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Training
 
+UNFIT = {"Optimizer", "LBFGS", "SparseAdam"}  # no optimizer, wants a closure, wants sparse gradients
+
 
 def optimizer_class(name: str, key: str) -> type[torch.optim.Optimizer]:
     """The class of `torch.optim` called `name`; `key` names the experiment's key in the error."""
@@ -20,8 +22,8 @@ def optimizer_class(name: str, key: str) -> type[torch.optim.Optimizer]:
         for found, value in vars(torch.optim).items()
         if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
     }
-    if name not in classes or name in ("Optimizer", "LBFGS"):
-        known = classes.keys() - {"Optimizer", "LBFGS"}
+    known = classes.keys() - UNFIT
+    if name not in known:
         raise InputError(f"{key} is '{name}': {suggestion(name, known)}")
     return classes[name]
 
@@ -30,13 +32,18 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], training: Training
     """The hospital's optimizer.
 
     Raises:
-        InputError: an unknown name, or a momentum for an optimizer that has none.
+        InputError: an unknown name, a momentum or weight decay for an optimizer that has none, or an
+            optimizer that does not take this network.
     """
     kind = optimizer_class(training.optimizer, "training.optimizer")
-    options: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
     accepted = inspect.signature(kind.__init__).parameters
-    if training.momentum:
-        if "momentum" not in accepted:
-            raise InputError(f"training.momentum: {training.optimizer} has none; set it to 0 or use SGD")
-        options["momentum"] = training.momentum
-    return kind(parameters, **{name: value for name, value in options.items() if name in accepted})
+    options: dict[str, Any] = {"lr": training.lr}
+    for name in ("momentum", "weight_decay"):
+        if name in accepted:
+            options[name] = getattr(training, name)
+        elif getattr(training, name):
+            raise InputError(f"training.{name}: {training.optimizer} has none; set it to 0 or use SGD")
+    try:
+        return kind(parameters, **options)
+    except ValueError as error:
+        raise InputError(f"training.optimizer {training.optimizer} does not fit: {error}; use another") from error

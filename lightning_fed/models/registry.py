@@ -46,7 +46,7 @@ def _build_own(model: Model, class_path: str, in_channels: int, num_classes: int
         network = getattr(importlib.import_module(module_name), class_name)(
             in_channels=in_channels, num_classes=num_classes, **model.init_args
         )
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # the user's own code may raise anything
         raise InputError(
             f"model.class_path '{class_path}' cannot be built ({error}): name an importable torch module "
             "whose constructor takes in_channels, num_classes and model.init_args"

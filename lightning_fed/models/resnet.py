@@ -48,9 +48,7 @@ class ResNet18(nn.Module):
                 BasicBlock(outputs, outputs, 1, NORMS[norm]),
             ]
             inputs = outputs
-        self.layers = nn.Sequential(
-            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes)
-        )
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch, channels, height, width) -> logits (batch, classes)."""

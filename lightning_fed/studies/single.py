@@ -83,9 +83,7 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     with closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)) as crew:
         if not resume:
             folder.create(experiment.as_dict())
-        driver = Driver(
-            experiment, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(folder.path)
-        )
+        driver = Driver(experiment, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(folder.path))
         driver.resume()
         return _run_rounds(prepared, driver, folder, begun)
 
@@ -101,9 +99,7 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, begun: fl
         lines = read_rounds(folder.rounds)
         seconds = sum_seconds(lines, startup, time.perf_counter() - begun, resumed_after)
         parameters = len(driver.model.weights)
-        result = summarise(
-            prepared.experiment, prepared.data, prepared.roster, lines, test, parameters, seconds
-        )
+        result = summarise(prepared.experiment, prepared.data, prepared.roster, lines, test, parameters, seconds)
         _write(prepared, driver, folder, result)
     except FederationError as error:
         raise FederationError(f"{error}; {resume_hint(folder.path)}") from error

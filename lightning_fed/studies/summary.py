@@ -92,8 +92,7 @@ def summarise_data(data: ImageData, roster: Roster) -> DataSummary:
         class_names=data.class_names,
         images_by_hospital=tuple(len(row) for row in rows),
         classes_by_hospital=tuple(
-            tuple(int(count) for count in np.bincount(data.train.labels[row], minlength=classes))
-            for row in rows
+            tuple(int(count) for count in np.bincount(data.train.labels[row], minlength=classes)) for row in rows
         ),
     )
 

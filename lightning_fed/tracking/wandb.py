@@ -72,7 +72,7 @@ class WandbRun:
         import wandb
 
         scores = {score.hospital: score for score in record.hospitals}
-        columns = ["round", "hospital", "images", "steps", "train_loss", "seconds", "accuracy"]
+        columns: list[str | int] = ["round", "hospital", "images", "steps", "train_loss", "seconds", "accuracy"]
         table = wandb.Table(columns=columns)
         for fit in record.trained.reports:
             own = scores[fit.hospital].accuracy if fit.hospital in scores else None

@@ -40,9 +40,7 @@ LARGE_LYMPHOCYTE = Morphology(
         clumping=(0.15, 0.4),
         shades=((128, 82, 162), (90, 54, 130)),
     ),
-    granules=Granules(
-        number=(0, 8), diameter_um=(0.4, 0.6), opacity=(0.4, 0.8), shades=((150, 70, 160),) * 2
-    ),
+    granules=Granules(number=(0, 8), diameter_um=(0.4, 0.6), opacity=(0.4, 0.8), shades=((150, 70, 160),) * 2),
 )
 
 KIDNEY_MONOCYTE = Morphology(

@@ -101,6 +101,4 @@ def scatter(
     away = np.sqrt(rng.random(shape)) * (reach * cell.radius)[:, None]
     angle = rng.uniform(0.0, TURN, shape)
     weight = rng.uniform(0.6, 1.4, shape) * (np.arange(most) < number[:, None])
-    return Spots(
-        cell.x[:, None] + away * np.cos(angle), cell.y[:, None] + away * np.sin(angle), diameter, weight
-    )
+    return Spots(cell.x[:, None] + away * np.cos(angle), cell.y[:, None] + away * np.sin(angle), diameter, weight)

@@ -60,9 +60,7 @@ def _column(attribute: str) -> Array:
 @cache
 def _shares() -> Array:
     """-> (cell types, forms): cumulative probability of each form given the type."""
-    shares = np.array(
-        [[form.share * (form.cell_type == cell_type) for form in FORMS] for cell_type in CELL_TYPES]
-    )
+    shares = np.array([[form.share * (form.cell_type == cell_type) for form in FORMS] for cell_type in CELL_TYPES])
     cumulative: Array = shares.cumsum(axis=1)
     return cumulative / cumulative[:, -1:]
 

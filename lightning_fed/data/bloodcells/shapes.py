@@ -61,9 +61,7 @@ class Ellipse:
         dx, dy = field.x - column(self.x), field.y - column(self.y)
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         long, short = self.elongation / self.radius**2, 1.0 / (self.elongation * self.radius**2)
-        square = (
-            column(short * cos**2 + long * sin**2) * dx**2 + column(short * sin**2 + long * cos**2) * dy**2
-        )
+        square = column(short * cos**2 + long * sin**2) * dx**2 + column(short * sin**2 + long * cos**2) * dy**2
         square += (column(2.0 * cos * sin * (short - long)) * dx) * dy
         np.maximum(square, 0.0, out=square)
         return np.sqrt(square, out=square)

@@ -1,0 +1,121 @@
+"""The head of the page: what ran, how good the model is, and what was guaranteed."""
+
+from __future__ import annotations
+
+from html import escape
+
+from lightning_fed.report.markup import MEANINGS, duration, facts, number, paragraph, percent, tag, tile
+from lightning_fed.report.run import Run
+from lightning_fed.tracking.records import PrivacySummary, Result
+
+STATUSES = {
+    "completed": "completed",
+    "stopped_on_budget": "stopped: the privacy budget is spent",
+    "aborted": "aborted",
+    None: "unfinished",
+}
+
+
+def headline(run: Run) -> str:
+    """Title, status, scores, facts and the privacy sentence."""
+    status = run.result.status if run.result else None
+    parts = [
+        f'<p class="status {status or "unfinished"}">{STATUSES[status]}</p>',
+        paragraph(_what_ran(run), kind="lead"),
+        _scores(run.result) if run.result else _scores_so_far(run),
+        _privacy(run),
+        facts(_facts(run)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _what_ran(run: Run) -> str:
+    done, planned = len(run.lines), run.plan.federation.rounds
+    if run.result:
+        return f"{_count(run.hospitals, 'hospital')} trained one model in {_count(run.result.rounds, 'round')}."
+    return (
+        f"{_count(run.hospitals, 'hospital')} train one model; {done} of {_count(planned, 'round')} "
+        f"{'is' if done == 1 else 'are'} finished. Until the run is, this page knows the images only by their "
+        f"configured name, and cannot say whether they are that data set's official files."
+    )
+
+
+def _scores(result: Result) -> str:
+    test, spread = result.test, result.hospital_accuracy
+    tiles = [
+        tile("test accuracy", percent(test.accuracy), "released"),
+        tile("balanced accuracy, test", percent(test.balanced_accuracy), "released"),
+        tile("AUROC, test", number(test.auroc), "released"),
+    ]
+    if spread and result.hospitals > 1:
+        worst_to_best = f"{100 * spread.worst:.0f} to {percent(spread.best, 0)}"
+        tiles.append(tile("accuracy, worst to best hospital", worst_to_best, "diagnostic"))
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _scores_so_far(run: Run) -> str:
+    if run.last is None:
+        return paragraph("No round is finished yet, so there is nothing to draw.")
+    newest, split = run.last.released, run.last.released.split
+    tiles = [
+        tile(f"accuracy, {split}, round {run.last.round}", percent(newest.accuracy), "released"),
+        tile(f"balanced accuracy, {split}", percent(newest.balanced_accuracy), "released"),
+        tile(f"AUROC, {split}", number(newest.auroc), "released"),
+    ]
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _facts(run: Run) -> dict[str, str]:
+    if run.result is None:
+        return {"seed": str(run.plan.seed)}
+    result = run.result
+    told = {"seed": str(result.seed), "time": duration(result.seconds.total)}
+    told["images of hospitals"] = f"{sum(result.data.images_by_hospital):,}"
+    told["image size"] = f"{result.data.size} x {result.data.size}"
+    told["test loss"] = f"{number(result.test.loss)} nats"
+    told["aggregation"] = result.secagg.protocol
+    told["upload, each hospital"] = f"{result.secagg.upload_bytes_per_hospital / 1e6:,.2f} MB a round"
+    return told
+
+
+def _privacy(run: Run) -> str:
+    if run.result is None:
+        mechanism = run.plan.privacy.mechanism
+        why = "no noise is added" if mechanism == "none" else "what it guarantees is known when it is finished"
+        told = "No privacy guarantee" if mechanism == "none" else "Privacy not known yet"
+        return _box(told, f"privacy.mechanism is {mechanism}: {why}.")
+    privacy = run.result.privacy
+    if privacy.epsilon is None:
+        return _box("No privacy guarantee", f"{privacy.reason}.")
+    return _box(_guarantee(privacy), _guarantee_details(privacy), kept=True)
+
+
+def _guarantee(privacy: PrivacySummary) -> str:
+    delta = "" if privacy.delta is None else f", δ = {privacy.delta:g}"
+    unit = f" for each {privacy.unit}" if privacy.unit else ""
+    return f"ε = {privacy.epsilon:.3g}{delta}{unit}, over the whole run"
+
+
+def _guarantee_details(privacy: PrivacySummary) -> str:
+    details = [f"mechanism {privacy.mechanism}"]
+    details += [f"adjacency {privacy.adjacency}"] if privacy.adjacency else []
+    details += [f"accountant {privacy.accountant}"] if privacy.accountant else []
+    if privacy.epsilon_replace_one is not None:
+        details.append(f"under replace-one adjacency ε = {privacy.epsilon_replace_one:.3g}")
+    if privacy.reproducible:
+        details.append("simulation: the noise can be recomputed from the seed")
+    return "; ".join(details) + ". The worst hospital's ε stands here."
+
+
+def _box(told: str, why: str, kept: bool = False) -> str:
+    return f'<div class="privacy{" kept" * kept}">{paragraph(told, kind="told")}{paragraph(why)}</div>'
+
+
+def _count(how_many: int, of_what: str) -> str:
+    return f"{how_many:,} {of_what}{'s' * (how_many != 1)}"
+
+
+def legend() -> str:
+    """What the two tags mean."""
+    told = " ".join(f"{tag(name)} {escape(meaning)}." for name, meaning in MEANINGS.items())
+    return f'<p class="legend">{told}</p>'

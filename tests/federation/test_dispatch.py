@@ -1,0 +1,150 @@
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_fed.federation.crew import Capacity, LocalCrew, Place
+from lightning_fed.federation.dispatch import Dispatcher, Job
+
+
+class Rehearsal:
+    """A crew whose work is noted and ends in a random order; it refuses to be overloaded."""
+
+    def __init__(self, places: Sequence[Place], capacity: Capacity, seed: int = 0) -> None:
+        self.places, self.capacity = places, capacity
+        self.random = random.Random(seed)
+        self.busy: dict[int, int] = {}
+        self.started: list[tuple[int, tuple[Any, ...]]] = []
+        self.most: Counter[Any] = Counter()
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> int:
+        assert site not in self.busy.values(), f"site {site} is given two jobs"
+        ticket = len(self.started)
+        self.busy[ticket] = site
+        self.started.append((site, arguments))
+        nodes = Counter(self.places[other].node for other in self.busy.values())
+        gpus = Counter(self.places[other] for other in self.busy.values() if self.places[other].gpu is not None)
+        assert all(count <= self.capacity.per_node[node] for node, count in nodes.items()), "a node is overloaded"
+        assert all(count <= self.capacity.per_gpu for count in gpus.values()), "a GPU is overloaded"
+        self.most |= nodes
+        return ticket
+
+    def wait(self, tickets: Sequence[int]) -> list[tuple[int, Any]]:
+        assert sorted(tickets) == sorted(self.busy)
+        done = self.random.sample(sorted(tickets), self.random.randint(1, len(tickets)))
+        for ticket in done:
+            del self.busy[ticket]
+        return [(ticket, self.started[ticket][1]) for ticket in done]
+
+    def fetch(self, value: Any) -> Any:
+        return value
+
+    def close(self) -> None:
+        pass
+
+
+@st.composite
+def crews(draw: st.DrawFn) -> Rehearsal:
+    nodes = {name: draw(st.integers(1, 4)) for name in ("a", "b", "c")[: draw(st.integers(1, 3))]}
+    gpus = draw(st.sampled_from([[None], ["0"], ["0", "1"]]))
+    place = st.builds(Place, st.sampled_from(sorted(nodes)), st.sampled_from(gpus))
+    places = draw(st.lists(place, min_size=1, max_size=8))
+    return Rehearsal(places, Capacity(nodes, draw(st.integers(1, 3))), draw(st.integers(0, 1000)))
+
+
+@given(crew=crews(), data=st.data())
+def test_all_jobs_are_done_once_and_no_site_node_or_gpu_is_overloaded(crew: Rehearsal, data: st.DataObject) -> None:
+    sites = st.none() | st.integers(0, len(crew.places) - 1)
+    wanted = data.draw(st.lists(sites, min_size=1, max_size=25))
+    done: list[tuple[int]] = []
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit(Job(site, "work", (number,), done.append) for number, site in enumerate(wanted))
+    dispatcher.run_until(lambda: len(done) == len(wanted))
+    assert sorted(done) == [(number,) for number in range(len(wanted))]
+    assert not dispatcher.queue
+    assert not dispatcher.running
+    for site, (number,) in crew.started:
+        assert wanted[number] in (None, site)
+
+
+@given(crew=crews(), data=st.data())
+def test_the_jobs_of_one_site_start_in_their_order(crew: Rehearsal, data: st.DataObject) -> None:
+    wanted = data.draw(st.lists(st.integers(0, len(crew.places) - 1), min_size=1, max_size=25))
+    done: list[Any] = []
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit(Job(site, "work", (number,), done.append) for number, site in enumerate(wanted))
+    dispatcher.run_until(lambda: len(done) == len(wanted))
+    for site in set(wanted):
+        numbers = [number for at, (number,) in crew.started if at == site]
+        assert numbers == sorted(numbers)
+
+
+@given(seed=st.integers(0, 1000), jobs=st.integers(1, 20))
+def test_where_there_is_one_slot_jobs_start_strictly_in_their_order(seed: int, jobs: int) -> None:
+    crew = Rehearsal([Place("a", None)] * 4, Capacity({"a": 1}, 1), seed)
+    done: list[Any] = []
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit(Job(number % 4, "work", (number,), done.append) for number in range(jobs))
+    dispatcher.run_until(lambda: len(done) == jobs)
+    assert [number for _, (number,) in crew.started] == list(range(jobs))
+
+
+def test_a_node_is_filled_to_its_capacity() -> None:
+    crew = Rehearsal([Place("a", None)] * 5 + [Place("b", None)], Capacity({"a": 3, "b": 1}, 1))
+    done: list[Any] = []
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit(Job(site, "work", (site,), done.append) for site in range(6))
+    dispatcher.step()
+    assert crew.most == {"a": 3, "b": 1}
+
+
+def test_work_for_anybody_goes_to_a_site_that_nothing_waits_for() -> None:
+    crew = Rehearsal([Place("a", None)] * 2, Capacity({"a": 1}, 1))
+    done: list[Any] = []
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit([Job(None, "work", ("any",), done.append), Job(0, "work", ("own",), done.append)])
+    dispatcher.step()
+    assert crew.started[0] == (1, ("any",))
+
+
+def test_work_submitted_by_finished_work_is_done_too() -> None:
+    crew = Rehearsal([Place("a", None)], Capacity({"a": 1}, 1))
+    done: list[Any] = []
+    dispatcher = Dispatcher(crew)
+    follow_up = Job(0, "work", ("second",), done.append)
+    dispatcher.submit([Job(0, "work", ("first",), lambda result: dispatcher.submit([follow_up]))])
+    dispatcher.run_until(lambda: bool(done))
+    assert done == [("second",)]
+
+
+def test_slots_are_bounded_by_sites_and_by_nodes() -> None:
+    few_sites = Rehearsal([Place("a", None)] * 2, Capacity({"a": 8}, 1))
+    few_slots = Rehearsal([Place("a", None)] * 9, Capacity({"a": 2, "b": 1}, 1))
+    assert (Dispatcher(few_sites).slots, Dispatcher(few_slots).slots) == (2, 3)
+
+
+def test_jobs_that_can_never_start_are_an_error_and_not_a_hang() -> None:
+    dispatcher = Dispatcher(Rehearsal([Place("a", None)], Capacity({"a": 0}, 1)))
+    dispatcher.submit([Job(0, "work", (), print)])
+    with pytest.raises(RuntimeError, match="1 jobs wait and none can start"):
+        dispatcher.step()
+
+
+class Adder:
+    def add(self, one: int, other: int) -> int:
+        return one + other
+
+
+def test_the_crew_of_this_process_does_every_job_at_once() -> None:
+    done: list[int] = []
+    dispatcher = Dispatcher(LocalCrew(Adder()))
+    dispatcher.submit(Job(site, "add", (number, 10), done.append) for number, site in enumerate([0, None, 0]))
+    dispatcher.run_until(lambda: len(done) == 3)
+    assert done == [10, 11, 12]

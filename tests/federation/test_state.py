@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lightning_fed.errors import InputError
+from lightning_fed.federation.checkpoint import Checkpoints
+from lightning_fed.federation.state import HospitalStates, RoundFiles, read_whole, write_whole
+
+CONTENT = {"numbers": torch.arange(50.0), "name": "a"}
+
+
+def test_what_was_written_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.pt"
+    write_whole(path, CONTENT)
+    found = read_whole(path)
+    assert torch.equal(found["numbers"], CONTENT["numbers"])
+    assert found["name"] == "a"
+    assert [file.name for file in path.parent.iterdir()] == ["file.pt"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.pt"
+    write_whole(path, CONTENT)
+    with pytest.raises(Exception, match="pickle|lambda"):
+        write_whole(path, {"unpicklable": lambda: None})
+    assert read_whole(path)["name"] == "a"
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.pt: not a whole checkpoint \(FileNotFoundError\)"):
+        read_whole(tmp_path / "none.pt")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "file.pt"
+    write_whole(path, CONTENT)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        read_whole(path)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
+def test_a_flipped_byte_is_refused_or_read_but_never_another_error(tmp_path: Path, place: float, mask: int) -> None:
+    path = tmp_path / "file.pt"
+    write_whole(path, CONTENT)
+    damaged = bytearray(path.read_bytes())
+    damaged[int(place * len(damaged))] ^= mask
+    path.write_bytes(damaged)
+    try:
+        read_whole(path)
+    except InputError as error:
+        assert "not a whole checkpoint" in str(error)
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file.pt", {"trap": Trap(tmp_path / "sprung")})
+    torch.load(tmp_path / "file.pt", weights_only=False)
+    assert (tmp_path / "sprung").exists(), "the trap itself does not work"
+    (tmp_path / "sprung").unlink()
+    with pytest.raises(InputError, match="UnpicklingError"):
+        read_whole(tmp_path / "file.pt")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_the_last_two_rounds_are_kept_and_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    files = RoundFiles(tmp_path, "round")
+    assert files.rounds() == []
+    for stranger in ("round-best.pt", "other-00001.pt", "round-00077.part"):
+        (tmp_path / stranger).write_text("kept")
+    for round in (1, 2, 9, 10, 11):
+        files.save(round, {"round": round})
+    assert files.rounds() == [10, 11]
+    assert read_whole(files.path(10)) == {"round": 10}
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_rounds_beyond_the_five_digits_are_still_in_order(tmp_path: Path) -> None:
+    files = RoundFiles(tmp_path, "round")
+    for round in (99_999, 100_000, 100_001):
+        files.save(round, {})
+    assert files.rounds() == [100_000, 100_001]
+
+
+def test_a_hospital_loads_the_newest_state_not_after_the_round_and_drops_later_ones(tmp_path: Path) -> None:
+    states = HospitalStates(tmp_path, 3)
+    for round in (4, 7):
+        states.save(round, {"round": round})
+    assert states.path(7) == tmp_path / "hospitals" / "3" / "state-00007.pt"
+    assert states.load(8) == {"round": 7}
+    assert states.load(6) == {"round": 4}
+    assert states.rounds() == [4]
+    assert states.load(3) is None
+    assert states.rounds() == []
+
+
+def test_a_hospital_without_a_folder_has_no_state(tmp_path: Path) -> None:
+    assert HospitalStates(tmp_path, 0).load(5) is None
+
+
+def test_a_torn_state_is_refused_by_name(tmp_path: Path) -> None:
+    states = HospitalStates(tmp_path, 0)
+    states.save(1, {}).write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"state-00001\.pt: not a whole checkpoint"):
+        states.load(1)
+
+
+def test_a_hospital_ahead_of_the_driver_still_has_the_state_of_the_older_checkpoint(tmp_path: Path) -> None:
+    """Killed while round 6 trains, with the driver's checkpoint of round 5 torn, the run goes on after 4."""
+    states, checkpoints = HospitalStates(tmp_path, 0), Checkpoints(tmp_path)
+    for round in range(1, 6):
+        states.save(round, {"round": round})
+        checkpoints.save(round, {})
+    states.save(6, {"round": 6})
+    oldest = checkpoints.rounds()[0]
+    assert states.load(oldest) == {"round": oldest}

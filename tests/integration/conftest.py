@@ -1,0 +1,63 @@
+"""A small experiment that a real Ray can run in seconds, and the command line as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+SMALL = {
+    "data.images": 240,
+    "data.partition": "quantity",
+    "model.width": 4,
+    "training.batch_size": 16,
+    "federation.hospitals": 4,
+    "federation.rounds": 3,
+    "federation.local_epochs": 1,
+    "tracking.wandb": "disabled",
+    "ray.hospitals_per_actor": 2,
+}
+
+
+def words(output: Path | str, **changes: object) -> list[str]:
+    """Command-line words of the small experiment; `ray__enabled=False` stands for `ray.enabled`."""
+    keys = SMALL | {name.replace("__", "."): value for name, value in changes.items()} | {"output": output}
+    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in keys.items()]
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    """`lightning-fed ARGUMENTS` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightning_fed", *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    """The final weights of a run folder."""
+    state: dict[str, torch.Tensor] = torch.load(output / "model.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of weights are equal bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_left_behind() -> Iterator[None]:
+    yield
+    ray.shutdown()

@@ -1,0 +1,100 @@
+"""A head node started as a user starts it, a run that joins it, and a job that is submitted to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import REPOSITORY, start, words
+
+pytestmark = pytest.mark.slow
+
+RAY = str(Path(sys.executable).with_name("ray"))
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token"}
+
+
+@dataclass(frozen=True)
+class Head:
+    """Addresses of a head node."""
+
+    cluster: str
+    dashboard: str
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    ports = free_port(), free_port()
+    process = subprocess.Popen(
+        [RAY, "start", "--head", "--block", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _wait_for(ports[1], process)
+        yield Head(f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_for(port: int, process: subprocess.Popen[str], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        assert process.poll() is None, f"the head node ended: {process.communicate()[0]}"
+        assert time.monotonic() < end, "the head node did not start"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+
+
+def submit(head: Head, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`ray job submit` of `ray_jobs/train.py`, as the README types it."""
+    command = [RAY, "job", "submit", "--address", head.dashboard, "--working-dir", str(REPOSITORY)]
+    command += ["--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "runs", "wandb"]})]
+    command += ["--", "python", "ray_jobs/train.py", *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def test_a_submitted_job_trains_and_succeeds(head: Head, tmp_path: Path) -> None:
+    done = submit(head, *words(tmp_path / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "completed"
+
+
+def test_a_submitted_job_with_a_wrong_key_fails_and_says_why(head: Head, tmp_path: Path) -> None:
+    done = submit(head, *words(tmp_path / "run"), "--federation.round=3")
+    assert done.returncode != 0
+    assert "did you mean 'federation.rounds'?" in done.stdout + done.stderr
+
+
+def test_a_run_joins_a_started_head_node(head: Head, tmp_path: Path) -> None:
+    process = start("run", *words(tmp_path / "run", ray__address=head.cluster))
+    out, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert "completed after 3 rounds" in out
