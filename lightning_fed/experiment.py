@@ -38,7 +38,7 @@ class Data:
     images: int = 4000
     download: bool = True
     partition: Literal["iid", "quantity", "dirichlet", "shards"] = "dirichlet"
-    alpha: float = 1.0
+    alpha: float = 5.0
     classes_per_hospital: int = 2
     min_images: int = 20
     partition_seed: int = 42
@@ -97,8 +97,8 @@ class Training:
         reset_optimizer_state: forget the moments at the start of every round, as the paper's code does.
     """
 
-    optimizer: str = "Adam"
-    lr: float = 4e-3
+    optimizer: str = "AdamW"
+    lr: float = 3e-3
     batch_size: int = 16
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -106,7 +106,7 @@ class Training:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: int = 1
     schedule: Literal["constant", "cosine"] = "cosine"
-    warmup_rounds: float = 0.0
+    warmup_rounds: float = 1.0
     reset_optimizer_state: bool = False
 
     def __post_init__(self) -> None:
@@ -135,8 +135,8 @@ class Federation:
     """
 
     hospitals: int = 10
-    rounds: int = 10
-    local_epochs: int = 2
+    rounds: int = 8
+    local_epochs: int = 3
     local_steps: int | None = None
     participation: float = 1.0
     strategy: Literal["fedavg", "fedprox"] = "fedavg"

@@ -69,7 +69,7 @@ class RunFolder:
 def write_text_whole(path: Path, text: str) -> None:
     """Write a file that is either the old one or the new one."""
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 

@@ -82,9 +82,7 @@ def test_a_hospital_dearer_than_any_node_is_refused_with_what_there_is(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_address_where_no_ray_answers_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_address_where_no_ray_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *words(tmp_path / "run", ray__address="127.0.0.1:9")]) == 2
     assert "ray.address is '127.0.0.1:9'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

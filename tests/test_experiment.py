@@ -1,0 +1,127 @@
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from lightning_fed.arguments import load_experiment
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Data, Experiment, Federation, Model, Training
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SECTIONS = {
+    field.name: field.default_factory
+    for field in dataclasses.fields(Experiment)
+    if dataclasses.is_dataclass(field.default_factory)
+}
+
+
+def hints(kinds: tuple[Any, ...]) -> list[tuple[str, str, Any]]:
+    """(section, key, type) of every key that takes one of the kinds."""
+    found = []
+    for section, settings in SECTIONS.items():
+        for key, hint in get_type_hints(settings).items():
+            if hint in kinds or (get_args(hint) and get_args(hint)[0] in kinds and get_origin(hint) is not dict):
+                found.append((section, key, hint))
+    return found
+
+
+NUMBERS = hints((int, float))
+LITERALS = [
+    (section, key)
+    for section, settings in SECTIONS.items()
+    for key, hint in get_type_hints(settings).items()
+    if get_origin(hint) is Literal
+]
+UPPER = [
+    ("data", "size", 1025),
+    ("data", "partition_seed", 2**32),
+    ("data", "validation", 0.91),
+    ("model", "width", 4098),
+    ("training", "momentum", 1.01),
+    ("federation", "participation", 1.01),
+    ("ray", "gpus_per_hospital", 1.5),
+]
+ZERO_IS_FINE = {
+    "data.partition_seed",
+    "data.validation",
+    "training.momentum",
+    "training.weight_decay",
+    "training.warmup_rounds",
+    "federation.proximal_mu",
+    "ray.gpus_per_hospital",
+}
+
+
+def test_the_defaults_are_the_quickstarts() -> None:
+    assert load_experiment(CONFIGS / "quickstart.yaml") == Experiment()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_file_loads(path: Path) -> None:
+    assert isinstance(load_experiment(path), Experiment)
+
+
+def test_the_numeric_keys_are_all_found() -> None:
+    found = {f"{section}.{key}" for section, key, _ in NUMBERS}
+    assert {"data.alpha", "federation.local_steps", "ray.startup_timeout", "model.width"} <= found
+    assert len(found) >= 25
+
+
+@pytest.mark.parametrize(("section", "key", "hint"), NUMBERS)
+def test_a_number_below_its_range_is_refused_by_its_key(section: str, key: str, hint: Any) -> None:
+    with pytest.raises(InputError, match=rf"^{section}\.{key} is -1: it must "):
+        SECTIONS[section](**{key: -1})
+
+
+@pytest.mark.parametrize(("section", "key", "hint"), NUMBERS)
+def test_zero_is_refused_where_it_makes_no_sense(section: str, key: str, hint: Any) -> None:
+    if f"{section}.{key}" in ZERO_IS_FINE:
+        assert getattr(SECTIONS[section](**{key: 0}), key) == 0
+    else:
+        with pytest.raises(InputError, match=rf"^{section}\.{key} is 0: it must "):
+            SECTIONS[section](**{key: 0})
+
+
+@pytest.mark.parametrize(("section", "key", "value"), UPPER)
+def test_a_number_above_its_range_is_refused_by_its_key(section: str, key: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"^{section}\.{key} is {value}: it must lie between"):
+        SECTIONS[section](**{key: value})
+
+
+@pytest.mark.parametrize(("section", "key", "hint"), [entry for entry in NUMBERS if entry[2] is float])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_finite_number_is_refused(section: str, key: str, hint: Any, value: float) -> None:
+    with pytest.raises(InputError, match=rf"^{section}\.{key} is {value}: it must "):
+        SECTIONS[section](**{key: value})
+
+
+@pytest.mark.parametrize(("section", "key"), LITERALS)
+def test_a_word_that_is_no_choice_is_refused_in_python_too(section: str, key: str) -> None:
+    with pytest.raises(InputError, match=rf"^{section}\.{key} is 'neither': "):
+        SECTIONS[section](**{key: "neither"})
+
+
+def test_an_odd_width_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model\.width is 15: it must be even"):
+        Model(width=15)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(InputError, match=rf"seed is {seed}: it must lie between 0 and"):
+        Experiment(seed=seed)
+
+
+def test_an_experiment_cannot_be_changed_after_its_checks() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Experiment().training.lr = -1  # type: ignore[misc]
+
+
+def test_plain_values_rebuild_the_same_experiment() -> None:
+    experiment = Experiment(data=Data(alpha=0.25), training=Training(lr=0.5), federation=Federation(rounds=3))
+    values = experiment.as_dict()
+    rebuilt = {key: SECTIONS[key](**value) if key in SECTIONS else value for key, value in values.items()}
+    assert Experiment(**rebuilt) == experiment
+    assert list(values) == [field.name for field in dataclasses.fields(Experiment)]

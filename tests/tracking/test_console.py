@@ -1,0 +1,48 @@
+import io
+
+from rich.console import Console
+
+from lightning_fed.tracking.console import RunConsole, result_lines, round_line
+from lightning_fed.tracking.records import FitReport
+from tests.tracking.samples import record, result
+
+
+def run(terminal: bool) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=60, highlight=False)
+    with RunConsole(2, 2, console=console) as shown:
+        shown.say("a long line about [brackets] that is wider than the sixty columns of this narrow console")
+        for round in (1, 2):
+            for hospital in (0, 2):
+                shown.fitted(FitReport(hospital, round, 100, 4, 0.5, 1.0))
+            shown.round_done(record(round))
+    return out.getvalue()
+
+
+def test_where_there_is_no_terminal_each_round_is_one_plain_line() -> None:
+    assert run(terminal=False).splitlines() == [
+        "a long line about [brackets] that is wider than the sixty columns of this narrow console",
+        "round 1/2  accuracy 62.5 % (validation)  loss 1.250  train 2.0 s  hospitals 2",
+        "round 2/2  accuracy 62.5 % (validation)  loss 1.250  train 2.0 s  hospitals 2",
+    ]
+
+
+def test_on_a_terminal_a_display_shows_the_rounds_and_no_line_for_each() -> None:
+    shown = run(terminal=True)
+    assert "\x1b[" in shown
+    assert "2/2" in shown
+    assert "train 2.0 s" not in shown
+
+
+def test_round_numbers_are_aligned() -> None:
+    assert round_line(record(7), 100).startswith("round   7/100  ")
+
+
+def test_a_result_tells_accuracy_hospitals_and_that_nothing_is_guaranteed() -> None:
+    test, hospitals, privacy = result_lines(result())
+    assert test == (
+        "completed after 3 rounds in 62 s: test accuracy 91.25 %, balanced 85.00 % "
+        "(procedural blood cells, seed 42)"
+    )
+    assert hospitals.startswith("hospitals' own accuracy: worst 50.0 %, best 90.0 %, mean 70.0 % (diagnostic)")
+    assert privacy.startswith("privacy: no guarantee; ")

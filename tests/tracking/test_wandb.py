@@ -1,0 +1,58 @@
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from lightning_fed.experiment import Experiment, Tracking
+from lightning_fed.tracking.wandb import WandbRun
+from tests.tracking.samples import record, result
+
+
+def test_disabled_does_nothing_at_all(tmp_path: Path) -> None:
+    tracker = WandbRun(Experiment(tracking=Tracking(wandb="disabled")), tmp_path)
+    tracker.log_round(record(1))
+    tracker.finish(result())
+    assert tracker.run is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_offline_writes_a_run_into_the_output_folder_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
+    experiment = Experiment(tracking=Tracking(wandb="offline", project="of-the-tests", name="a-name"))
+    tracker = WandbRun(experiment, tmp_path)
+    assert tracker.run.name == "a-name"
+    assert re.fullmatch("[0-9a-f]{16}", tracker.run.id)
+    assert tracker.run.config["data"]["alpha"] == experiment.data.alpha
+    for round in (1, 2):
+        tracker.log_round(record(round, auroc=None))
+    summary = dict(tracker.run.summary)
+    tracker.finish(result())
+    assert summary["round"] == 2
+    assert summary["released/accuracy"] == 0.625
+    assert summary["diagnostic/train_loss"] == 0.75
+    assert summary["seconds/train"] == 2.0
+    assert "released/auroc" not in summary
+    assert not [name for name in summary if name.split("/")[0] not in ("round", "released", "diagnostic", "seconds", "_step", "_runtime", "_timestamp", "_wandb")]
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (file,) = folder.glob("run-*.wandb")
+    assert file.stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_id_is_a_function_of_the_folder_so_that_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    experiment = Experiment(tracking=Tracking(wandb="offline"))
+    found = []
+    for name in ("one", "two", "one"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        tracker = WandbRun(experiment, tmp_path / name)
+        found.append((tracker.run.id, tracker.run.name))
+        tracker.finish(None)
+    assert found[0] == found[2]
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == "one"
