@@ -36,7 +36,9 @@ def test_a_resumed_run_is_the_stored_experiment_in_the_folder_where_it_stands_no
     ],
     ids=["with equals signs", "as two words", "whole sections"],
 )
-def test_placement_and_tracking_may_change_and_their_other_keys_stay_as_stored(run: Path, words: list[str]) -> None:
+def test_placement_and_tracking_may_change_and_their_other_keys_stay_as_stored(
+    run: Path, words: list[str]
+) -> None:
     found = resumed(run, [f"--resume={run}", *words])
     assert found.ray == replace(STORED.ray, hospitals_per_actor=5)
     assert found.tracking == replace(STORED.tracking, name="again")
@@ -48,7 +50,9 @@ def test_placement_and_tracking_may_change_and_their_other_keys_stay_as_stored(r
 )
 def test_what_would_change_the_result_is_refused_by_its_key(run: Path, word: str) -> None:
     key = word.split("=")[0]
-    with pytest.raises(InputError, match=rf"{key} cannot change in a resumed run; only ray\.\* and tracking\.\* can"):
+    with pytest.raises(
+        InputError, match=rf"{key} cannot change in a resumed run; only ray\.\* and tracking\.\* can"
+    ):
         resumed(run, ["--resume", str(run), word])
 
 

@@ -13,7 +13,17 @@ from lightning_fed.errors import InputError
 
 SPLITS = ("train", "val", "test")
 # What NumPy and zipfile raise of damaged files; RuntimeError where bytes speak of encryption.
-DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_npz(path: Path) -> tuple[ImageSet, ImageSet, ImageSet]:

@@ -72,7 +72,7 @@ class Hospital:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)  # of loaders without worker processes
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 under torch 2.15
-            self._trainer(round, self.images.plan).fit(self.classifier, datamodule=self.images)
+            self._train(self._trainer(round, self.images.plan))
         self.update = to_vector(self.classifier.network) - weights
         if self.states is not None:
             self.states.save(round, self._state())
@@ -84,6 +84,12 @@ class Hospital:
             loss=self.classifier.loss_sum / max(self.classifier.examples, 1),
             seconds=time.perf_counter() - start,
         )
+
+    def _train(self, trainer: pl.Trainer) -> None:
+        try:
+            trainer.fit(self.classifier, datamodule=self.images)
+        except SystemExit as error:
+            raise KeyboardInterrupt from error  # Lightning makes an exit of Ctrl-C; it is the driver's to handle
 
     def _trainer(self, round: int, plan: Plan) -> pl.Trainer:
         experiment = self.experiment

@@ -24,7 +24,7 @@ from lightning_fed.models.optimizer import build_optimizer
 from lightning_fed.models.vector import load_vector
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.summary import sum_seconds, summarise
-from lightning_fed.tracking.console import RunConsole, result_lines
+from lightning_fed.tracking.console import RunConsole, result_lines, say
 from lightning_fed.tracking.files import RunFolder, read_rounds
 from lightning_fed.tracking.records import Result
 from lightning_fed.tracking.wandb import WandbRun
@@ -80,6 +80,9 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     if not resume:
         folder.refuse_existing()
     prepared = prepare(experiment)
+    processes = len(prepared.roster.groups) if experiment.ray.enabled else 1
+    say(f"{prepared.data.title}: {experiment.federation.hospitals} hospitals start in {processes} processes")
+    say(f"run folder: {folder.path}")
     with closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)) as crew:
         if not resume:
             folder.create(experiment.as_dict())
@@ -114,7 +117,6 @@ def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: Wandb
     done = driver.done.round if driver.done else 0
     folder.keep_rounds(before=done)
     with RunConsole(federation.rounds, driver.cohort_size, done + 1) as console:
-        console.say(f"{prepared.data.title}: {federation.hospitals} hospitals, run folder {folder.path}")
         driver.on_fit = console.fitted
         for record in driver.rounds():
             folder.add_round(record)
@@ -127,13 +129,14 @@ def _write(prepared: Prepared, driver: Driver, folder: RunFolder, result: Result
     save_model(prepared.classifier, folder.path / "model.ckpt")
     folder.finish(result)
     page = write_report(folder.path)
-    console = RunConsole(result.rounds, driver.cohort_size)
     for line in [*result_lines(result), f"report: {page}"]:
-        console.say(line)
+        say(line)
 
 
 def resume_hint(output: Path) -> str:
-    """The line that goes on with a run that was cut short."""
+    """What is there of a run that was cut short, and the line that goes on with it."""
+    if not RunFolder(output).experiment.exists():
+        return "nothing was written yet"
     last = Checkpoints(output).rounds()
     where = f"the last good checkpoint is of round {last[-1]}" if last else "no round was finished"
     return f"{where}; go on with: lightning-fed run --resume {output}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lightning_fed.tracking.records import FitReport, Result, RoundRecord
 
 
 class RunConsole:
-    """A context manager around a run.
+    """A context manager around the rounds of a run.
 
     Args:
         rounds, hospitals_per_round: how much there is to do. first_round: the first to be done, from 1.
@@ -26,19 +25,26 @@ class RunConsole:
         self.console = console or Console(highlight=False)
         self.live = self.console.is_terminal
         self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("[bold]round {task.fields[round]}/" + str(rounds)),
+            TextColumn("hospitals {task.fields[fitted]}/" + str(hospitals_per_round)),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[accuracy]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeLeft(),
+            TimeRemainingColumn(),
             console=self.console,
+            expand=True,
         )
-        done = first_round - 1
-        self._rounds = self.progress.add_task("rounds", total=rounds, completed=done, note="")
-        self._fits = self.progress.add_task("hospitals", total=hospitals_per_round, note="training")
-        self._training = first_round
+        # One step of the bar is one hospital's training, so that the time left is known early.
+        self._task = self.progress.add_task(
+            "",
+            total=rounds * hospitals_per_round,
+            completed=(first_round - 1) * hospitals_per_round,
+            round=first_round,
+            fitted=0,
+            accuracy="",
+        )
+        self._fitted = 0
 
     def __enter__(self) -> RunConsole:
         if self.live:
@@ -53,20 +59,19 @@ class RunConsole:
 
     def fitted(self, report: FitReport) -> None:
         """A hospital has trained."""
-        if report.round != self._training:
-            self._training = report.round
-            self.progress.reset(self._fits, total=self.per_round, note=f"training, round {report.round}")
-        self.progress.advance(self._fits)
+        self._fitted = self._fitted % self.per_round + 1
+        self.progress.update(self._task, advance=1, round=report.round, fitted=self._fitted)
 
     def round_done(self, record: RoundRecord) -> None:
         """A round is evaluated."""
-        self.progress.update(self._rounds, completed=record.round, note=f"accuracy {accuracy_text(record)}")
+        self.progress.update(self._task, accuracy=f"accuracy {accuracy_text(record)}")
         if not self.live:
             self.console.print(round_line(record, self.rounds), soft_wrap=True)
 
-    def say(self, text: str) -> None:
-        """A plain line, above the display."""
-        self.console.print(text, soft_wrap=True, markup=False)
+
+def say(text: str) -> None:
+    """A plain line on standard output."""
+    Console(highlight=False).print(text, soft_wrap=True, markup=False)
 
 
 def accuracy_text(record: RoundRecord) -> str:

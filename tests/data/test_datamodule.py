@@ -124,7 +124,7 @@ def test_augmented_images_are_symmetries_of_the_plain_ones_and_labels_stay(share
     assert moved > 70, "of 100 images seven in eight should have moved"
 
 
-def test_augmentation_is_the_same_again_and_depends_on_the_step_alone(shared: ImageSet) -> None:
+def test_augmentation_is_the_same_in_whatever_order_the_steps_are_asked_for(shared: ImageSet) -> None:
     batches = PlannedBatches(shared, np.arange(50), PLAN, augment=True)
     dealt = list(PLAN.batches())
     forwards = [batches[batch][0] for batch in dealt]
@@ -132,10 +132,14 @@ def test_augmentation_is_the_same_again_and_depends_on_the_step_alone(shared: Im
     assert all(torch.equal(one, other) for one, other in zip(forwards, backwards, strict=True))
 
 
-def test_another_round_augments_the_same_images_in_another_way(shared: ImageSet) -> None:
-    batch = (0, np.arange(50))
-    first = PlannedBatches(shared, np.arange(50), PLAN, augment=True)[batch][0]
-    second = PlannedBatches(shared, np.arange(50), replace(PLAN, round=4), augment=True)[batch][0]
+@pytest.mark.parametrize(
+    ("change", "step"), [({"round": 4}, 0), ({"hospital": 3}, 0), ({"seed": 2}, 0), ({}, 1)], ids=str
+)
+def test_another_round_hospital_seed_or_step_augments_the_same_images_in_another_way(
+    shared: ImageSet, change: dict[str, int], step: int
+) -> None:
+    first = PlannedBatches(shared, np.arange(50), PLAN, augment=True)[0, np.arange(50)][0]
+    second = PlannedBatches(shared, np.arange(50), replace(PLAN, **change), augment=True)[step, np.arange(50)][0]
     assert not torch.equal(first, second)
 
 

@@ -128,9 +128,7 @@ def test_pickled_objects_are_refused_and_their_code_is_not_run(tmp_path: Path) -
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255), compressed=st.booleans())
-def test_a_flipped_byte_is_refused_or_harmless(
-    tmp_path: Path, place: float, mask: int, compressed: bool
-) -> None:
+def test_a_flipped_byte_is_refused_or_harmless(tmp_path: Path, place: float, mask: int, compressed: bool) -> None:
     content = arrays()
     path = save(tmp_path / "a.npz", content, compressed)
     damaged = bytearray(path.read_bytes())
@@ -143,9 +141,7 @@ def test_a_flipped_byte_is_refused_or_harmless(
     assert same(found, content)
 
 
-@pytest.mark.parametrize(
-    ("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "unknown compression"]
-)
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "unknown compression"])
 def test_an_archive_that_this_program_cannot_unpack_is_refused(tmp_path: Path, offset: int, value: int) -> None:
     path = save(tmp_path / "a.npz", arrays())
     damaged = bytearray(path.read_bytes())

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lightning_fed.data.partition import PARTITIONS, Dirichlet, Iid, Quantity, Shards, hold_out, share_out
@@ -56,15 +56,12 @@ def test_quantity_follows_the_authors_rule_for_any_number_of_hospitals(
 def test_every_image_goes_to_exactly_one_hospital(
     labels: list[int], hospitals: int, name: str, seed: int, classes: int
 ) -> None:
-    data = Data(
-        partition=name, partition_seed=seed, classes_per_hospital=classes, alpha=100.0, min_images=1
-    )
+    data = Data(partition=name, partition_seed=seed, classes_per_hospital=classes, alpha=100.0, min_images=1)
     array = np.array(labels)
     try:
         shares = share_out(data, array, min(hospitals, len(labels)))
-    except InputError as error:  # a hospital would be left without an image
-        assert "min_images" in str(error)
-        return
+    except InputError:  # a hospital would be left without an image
+        assume(False)
     assert len(shares) == min(hospitals, len(labels))
     assert sorted(np.concatenate(shares).tolist()) == list(range(len(labels)))
 

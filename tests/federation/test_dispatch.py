@@ -60,7 +60,9 @@ def crews(draw: st.DrawFn) -> Rehearsal:
 
 
 @given(crew=crews(), data=st.data())
-def test_all_jobs_are_done_once_and_no_site_node_or_gpu_is_overloaded(crew: Rehearsal, data: st.DataObject) -> None:
+def test_all_jobs_are_done_once_and_no_site_node_or_gpu_is_overloaded(
+    crew: Rehearsal, data: st.DataObject
+) -> None:
     sites = st.none() | st.integers(0, len(crew.places) - 1)
     wanted = data.draw(st.lists(sites, min_size=1, max_size=25))
     done: list[tuple[int]] = []

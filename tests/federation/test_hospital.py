@@ -31,7 +31,7 @@ def experiment(**changes: Any) -> Experiment:
         "data": Data(validation=0.2),
     }
     for kind, name, base in (
-        (Training, "training", {"batch_size": 8, "lr": 0.01}),
+        (Training, "training", {"batch_size": 8, "lr": 0.01, "schedule": "constant", "warmup_rounds": 0.0}),
         (Federation, "federation", {"rounds": 4, "local_epochs": 1}),
     ):
         known = {field.name for field in dataclasses.fields(kind)}
@@ -39,7 +39,9 @@ def experiment(**changes: Any) -> Experiment:
     return Experiment(**values | changes)
 
 
-def hospital(settings: Experiment, states: HospitalStates | None = None, seed: int = 5, held: int = 10) -> Hospital:
+def hospital(
+    settings: Experiment, states: HospitalStates | None = None, seed: int = 5, held: int = 10
+) -> Hospital:
     images = HospitalData(SHARED, np.arange(10, 40), np.arange(40, 40 + held), settings.training)
     return Hospital(1, settings, images, Classifier(settings.model, settings.training, seed=seed), states)
 
@@ -82,7 +84,7 @@ def test_another_setting_gives_another_update(change: dict[str, Any]) -> None:
 
 
 def test_another_round_gives_another_update() -> None:
-    settings = experiment(schedule="constant")
+    settings = experiment()
     assert not np.array_equal(update_of(settings, 1), update_of(settings, 2))
 
 
@@ -108,7 +110,9 @@ def test_one_step_of_sgd_is_the_rate_times_the_gradient_of_that_batch() -> None:
     load_vector(reference.network, first_weights(settings))
     ((_, positions),) = hospital(settings).plan(1).batches()
     rows = 10 + positions
-    reference.training_step((torch.from_numpy(SHARED.images[rows]), torch.from_numpy(SHARED.labels[rows])), 0).backward()
+    reference.training_step(
+        (torch.from_numpy(SHARED.images[rows]), torch.from_numpy(SHARED.labels[rows])), 0
+    ).backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in reference.network.parameters()])
     np.testing.assert_allclose(found, -0.5 * gradient.numpy(), atol=1e-6)
 
@@ -130,8 +134,8 @@ def moments(own: Hospital) -> list[torch.Tensor]:
 
 
 def test_moments_live_on_from_round_to_round_unless_they_are_reset() -> None:
-    settings = experiment(schedule="constant")
-    keeps, forgets = hospital(settings), hospital(dataclasses.replace(settings, training=dataclasses.replace(settings.training, reset_optimizer_state=True)))
+    settings = experiment()
+    keeps, forgets = hospital(settings), hospital(experiment(reset_optimizer_state=True))
     for own in (keeps, forgets):
         own.fit(1, first_weights(settings))
     assert np.array_equal(keeps.update, forgets.update)

@@ -54,9 +54,7 @@ def test_a_roster_covers_the_training_images_once() -> None:
 def test_the_runs_seed_does_not_move_the_images_and_the_partitions_does() -> None:
     def rows(**changes: object) -> list[list[int]]:
         seed = changes.pop("seed", 42)
-        experiment = Experiment(
-            data=Data(min_images=1, **changes), federation=Federation(hospitals=3), seed=seed
-        )
+        experiment = Experiment(data=Data(min_images=1, **changes), federation=Federation(hospitals=3), seed=seed)
         return [member.train.tolist() for member in make_roster(experiment, images(100)).members]
 
     assert rows() == rows(seed=7)

@@ -150,9 +150,7 @@ def test_the_global_model_starts_as_the_network_and_advances_by_the_weighted_mea
     assert torch.equal(torch.from_numpy(to_vector(network)), torch.from_numpy(start))
 
 
-@given(
-    hospitals=st.integers(1, 40), participation=st.floats(0.001, 1), seed=st.integers(0, 2**32 - 1)
-)
+@given(hospitals=st.integers(1, 40), participation=st.floats(0.001, 1), seed=st.integers(0, 2**32 - 1))
 def test_a_cohort_has_its_share_of_different_hospitals_in_order(
     hospitals: int, participation: float, seed: int
 ) -> None:

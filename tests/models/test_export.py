@@ -22,7 +22,7 @@ def test_an_older_checkpoint_is_replaced_whole_or_kept(tmp_path: Path) -> None:
     first = path.read_bytes()
     broken = Classifier(Model(width=2), Training(), seed=2)
     broken.hparams["model"] = lambda: None  # cannot be pickled
-    with pytest.raises(Exception, match="pickle|lambda"):
+    with pytest.raises(Exception, match=r"pickle|lambda"):
         save_model(broken, path)
     assert path.read_bytes() == first
     save_model(Classifier(Model(width=2), Training(), seed=2), path)

@@ -1,8 +1,9 @@
 import io
 
+import pytest
 from rich.console import Console
 
-from lightning_fed.tracking.console import RunConsole, result_lines, round_line
+from lightning_fed.tracking.console import RunConsole, result_lines, round_line, say
 from lightning_fed.tracking.records import FitReport
 from tests.tracking.samples import record, result
 
@@ -11,7 +12,6 @@ def run(terminal: bool) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=60, highlight=False)
     with RunConsole(2, 2, console=console) as shown:
-        shown.say("a long line about [brackets] that is wider than the sixty columns of this narrow console")
         for round in (1, 2):
             for hospital in (0, 2):
                 shown.fitted(FitReport(hospital, round, 100, 4, 0.5, 1.0))
@@ -21,7 +21,6 @@ def run(terminal: bool) -> str:
 
 def test_where_there_is_no_terminal_each_round_is_one_plain_line() -> None:
     assert run(terminal=False).splitlines() == [
-        "a long line about [brackets] that is wider than the sixty columns of this narrow console",
         "round 1/2  accuracy 62.5 % (validation)  loss 1.250  train 2.0 s  hospitals 2",
         "round 2/2  accuracy 62.5 % (validation)  loss 1.250  train 2.0 s  hospitals 2",
     ]
@@ -32,6 +31,12 @@ def test_on_a_terminal_a_display_shows_the_rounds_and_no_line_for_each() -> None
     assert "\x1b[" in shown
     assert "2/2" in shown
     assert "train 2.0 s" not in shown
+
+
+def test_what_is_said_is_one_line_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[bold]not markup[/bold] " + "wider than any console " * 20
+    say(text)
+    assert capsys.readouterr().out == text + "\n"
 
 
 def test_round_numbers_are_aligned() -> None:

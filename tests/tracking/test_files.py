@@ -29,7 +29,9 @@ def test_a_folder_is_made_with_its_experiment_in_the_order_given(folder: RunFold
 
 def test_a_folder_that_holds_a_run_is_refused_with_the_line_that_resumes_it(folder: RunFolder) -> None:
     for attempt in (folder.refuse_existing, lambda: folder.create({"seed": 1})):
-        with pytest.raises(InputError, match=rf"output: {folder.path} already holds a run.*--resume {folder.path}"):
+        with pytest.raises(
+            InputError, match=rf"output: {folder.path} already holds a run.*--resume {folder.path}"
+        ):
             attempt()
     assert yaml.safe_load(folder.experiment.read_text())["seed"] == 42
 
