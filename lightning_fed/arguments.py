@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
+from lightning_fed.paths import user_path
 
 FREE_FORM = ("model.init_args", "federation.server_options")
-SWITCHES = ("config", "print_config", "dry_run", "resume", "help")
+SWITCHES = ("config", "print_config", "help")
 
 
 class ExperimentParser(ArgumentParser):
@@ -27,38 +27,31 @@ class ExperimentParser(ArgumentParser):
         raise InputError(_one_line(message))
 
 
-def experiment_parser(command: str) -> ExperimentParser:
+def experiment_parser(epilog: str = "") -> ExperimentParser:
     """A parser of `--config FILE` and every key of the experiment."""
-    parser = ExperimentParser(
-        prog=f"lightning-fed {command}", allow_abbrev=False, exit_on_error=True, description=__doc__
-    )
+    parser = ExperimentParser(prog="lightning-fed run", allow_abbrev=False, description="Train one federation.")
+    parser.epilog = epilog
     parser.add_argument("--config", action=ActionConfigFile, help="YAML experiment; several are merged in order")
     parser.add_class_arguments(Experiment)
     return parser
 
 
-def read_experiment(parser: ExperimentParser, words: Sequence[str]) -> tuple[Experiment, Namespace]:
-    """The experiment that the words describe, and all that was parsed.
+def read_experiment(words: Sequence[str], epilog: str = "") -> Experiment:
+    """The experiment that words such as `--config FILE --model.width 16` describe.
+
+    Args:
+        words: `--config`, dotted keys, `--print_config`, `--help`. epilog: further words that `--help` tells.
 
     Raises:
         InputError: an unknown key, a wrong type, a value out of range, a file that cannot be read.
     """
     check_keys(words)
+    parser = experiment_parser(epilog)
     try:
-        parsed = parser.parse_args(list(words))
-        built = parser.instantiate(parsed)
-        return Experiment(**{field.name: built[field.name] for field in dataclasses.fields(Experiment)}), parsed
+        built = parser.instantiate(parser.parse_args(list(words)))
     except argparse.ArgumentError as error:
         raise InputError(_one_line(str(error))) from error
-
-
-def load_experiment(path: Path) -> Experiment:
-    """The experiment of a YAML file.
-
-    Raises:
-        InputError: as `read_experiment`.
-    """
-    return read_experiment(experiment_parser("run"), ["--config", str(path)])[0]
+    return Experiment(**{field.name: built[field.name] for field in dataclasses.fields(Experiment)})
 
 
 def known_keys() -> list[str]:
@@ -91,7 +84,7 @@ def check_keys(words: Sequence[str]) -> None:
 
 
 def _check_file(name: str, known: set[str]) -> None:
-    path = Path(name).expanduser()
+    path = user_path(name)
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:

@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print("lightning-fed: " + " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
+    except KeyboardInterrupt:
+        print("lightning-fed: stopped", file=sys.stderr)
+        return 130
 
 
 def _dispatch(words: list[str]) -> int:

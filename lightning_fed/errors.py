@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class FederationError(RuntimeError):
     """The federation could not finish; the message names the last good checkpoint (exit code 3)."""
+
+
+class DivergedError(FederationError):
+    """The weights are not finite any more; going on from the checkpoint would only repeat it."""

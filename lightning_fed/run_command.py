@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lightning_fed.arguments import ExperimentParser, experiment_parser, read_experiment
+from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
+from lightning_fed.paths import user_path
 
 CHANGEABLE = ("ray", "tracking")
+SWITCHES = "--dry_run prints what would run and trains nothing; --resume FOLDER goes on with the run in FOLDER"
+
+
+@dataclass(frozen=True)
+class Switches:
+    """The words of `run` that are no keys of the experiment, and the words that are left."""
+
+    dry_run: bool
+    resume: str | None
+    rest: tuple[str, ...]
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -21,30 +32,44 @@ def run_command(words: Sequence[str]) -> int:
         InputError: the experiment does not fit.
         FederationError: the federation could not finish.
     """
-    experiment, parsed = read_experiment(_parser(), words)
-    if parsed.resume is not None:
-        experiment = resumed(Path(parsed.resume), words)
+    switches = read_switches(words)
+    if switches.resume is None:
+        experiment = read_experiment(switches.rest, epilog=SWITCHES)
+    else:
+        experiment = resumed(user_path(switches.resume), switches.rest)
     # Imported after the arguments are read, so that a wrong key is told at once.
     from lightning_fed.studies.plan import plan_lines
     from lightning_fed.studies.single import resolve, resume_hint, run_experiment
 
-    if parsed.dry_run:
+    if switches.dry_run:
         print("\n".join(plan_lines(experiment)))
         return 0
     experiment = resolve(experiment)
     try:
-        run_experiment(experiment, resume=parsed.resume is not None)
+        run_experiment(experiment, resume=switches.resume is not None)
     except KeyboardInterrupt:
         print(f"lightning-fed: stopped; {resume_hint(Path(str(experiment.output)))}", file=sys.stderr)
         return 130
     return 0
 
 
-def _parser() -> ExperimentParser:
-    parser = experiment_parser("run")
-    parser.add_argument("--dry_run", action="store_true", help="print what would run, and train nothing")
-    parser.add_argument("--resume", metavar="FOLDER", type=str, help="go on with the run in this folder")
-    return parser
+def read_switches(words: Sequence[str]) -> Switches:
+    """Take `--dry_run` and `--resume FOLDER` (or `--resume=FOLDER`) out of the words.
+
+    Raises:
+        InputError: `--resume` names no folder.
+    """
+    rest = [word for word in words if word != "--dry_run"]
+    resume = None
+    for position, word in enumerate(rest):
+        if word == "--resume" or word.startswith("--resume="):
+            taken = 1 if "=" in word else 2
+            resume = word.removeprefix("--resume=") if taken == 1 else "".join(rest[position + 1 : position + 2])
+            if not resume or resume.startswith("--"):
+                raise InputError("--resume: name the folder of a run after it")
+            rest = [*rest[:position], *rest[position + taken :]]
+            break
+    return Switches("--dry_run" in words, resume, tuple(rest))
 
 
 def resumed(folder: Path, words: Sequence[str]) -> Experiment:
@@ -53,14 +78,14 @@ def resumed(folder: Path, words: Sequence[str]) -> Experiment:
     Raises:
         InputError: the folder holds no run, the run is complete, or an override would change its result.
     """
-    path = folder.expanduser() / "experiment.yaml"
+    path = folder / "experiment.yaml"
     if not path.exists():
         raise InputError(f"--resume {folder}: no experiment.yaml in it; name the folder of a run")
-    if (path.parent / "summary.json").exists():
+    if (folder / "summary.json").exists():
         raise InputError(f"--resume {folder}: that run is complete; its result is in summary.json")
     for word in words:
         section = word.lstrip("-").split("=")[0].split(".")[0]
-        if word.startswith("--") and section not in (*CHANGEABLE, "resume"):
+        fixed = section not in CHANGEABLE or word.startswith("--ray.gpus_per_hospital")
+        if word.startswith("--") and fixed:
             raise InputError(f"{word.split('=')[0]} cannot change in a resumed run; only ray.* and tracking.* can")
-    stored, _ = read_experiment(_parser(), ["--config", str(path), *words])
-    return replace(stored, output=str(folder.expanduser().resolve()))
+    return replace(read_experiment(["--config", str(path), *words]), output=str(folder.resolve()))

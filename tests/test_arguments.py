@@ -7,13 +7,13 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from lightning_fed.arguments import check_keys, experiment_parser, known_keys, load_experiment, read_experiment
+from lightning_fed.arguments import check_keys, known_keys, read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data, Experiment, Federation, Model, Ray, Training
 
 
 def read(*words: str) -> Experiment:
-    return read_experiment(experiment_parser("run"), words)[0]
+    return read_experiment(words)
 
 
 def written(folder: Path, text: str, name: str = "some.yaml") -> str:
@@ -33,7 +33,7 @@ def test_words_in_either_form_reach_their_keys() -> None:
 @pytest.mark.parametrize("text", ["0.001", "1e-3", "1.0e-3"])
 def test_a_rate_may_be_written_as_an_exponent(tmp_path: Path, text: str) -> None:
     assert read(f"--training.lr={text}").training.lr == 0.001
-    assert load_experiment(Path(written(tmp_path, f"training: {{lr: {text}}}"))).training.lr == 0.001
+    assert read_experiment(["--config", str(written(tmp_path, f"training: {{lr: {text}}}"))]).training.lr == 0.001
 
 
 def test_several_files_and_words_are_merged_in_their_order(tmp_path: Path) -> None:
@@ -189,4 +189,4 @@ def test_known_keys_are_every_dotted_name_of_the_experiment() -> None:
 def test_an_experiment_written_as_yaml_loads_as_itself(tmp_path: Path, **parts: Any) -> None:
     experiment = Experiment(**parts)
     path = Path(written(tmp_path, yaml.safe_dump(experiment.as_dict(), sort_keys=False)))
-    assert load_experiment(path) == experiment
+    assert read_experiment(["--config", str(path)]) == experiment

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from lightning_fed.arguments import load_experiment
+from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data, Experiment, Federation, Model, Training
 
@@ -55,12 +55,12 @@ ZERO_IS_FINE = {
 
 
 def test_the_defaults_are_the_quickstarts() -> None:
-    assert load_experiment(CONFIGS / "quickstart.yaml") == Experiment()
+    assert read_experiment(["--config", str(CONFIGS / "quickstart.yaml")]) == Experiment()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_file_loads(path: Path) -> None:
-    assert isinstance(load_experiment(path), Experiment)
+    assert isinstance(read_experiment(["--config", str(path)]), Experiment)
 
 
 def test_the_numeric_keys_are_all_found() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_fed.data.images import ImageData, ImageSet
+from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data
 
 
@@ -29,7 +30,10 @@ def _bloodcells(data: Data) -> ImageData:
     The drawing's seed is the split's, so that `seed` changes the training and not the data.
     """
     from lightning_fed.data.bloodcells import CELL_TYPES, draw
+    from lightning_fed.data.bloodcells.generator import LARGEST, SMALLEST
 
+    if not SMALLEST <= data.size <= LARGEST:
+        raise InputError(f"data.size is {data.size}: procedural cells have {SMALLEST} to {LARGEST} pixels")
     held_out = max(data.images // 4, 1)
     train, validation, test = (
         ImageSet(*draw(count, seed=data.partition_seed, size=data.size, stream=stream))

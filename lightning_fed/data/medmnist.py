@@ -14,6 +14,7 @@ from lightning_fed.data.images import ImageData
 from lightning_fed.data.npz import read_npz
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data
+from lightning_fed.paths import user_path
 
 SIZES = (28, 64, 128, 224)
 REBUILT_TITLES = {"3d8f0fe1523fa2a5f79ef4449358cf08": "BloodMNIST rebuilt from PBC"}
@@ -28,11 +29,12 @@ def load_medmnist(data: Data) -> ImageData:
     info = _info(data)
     suffix = "" if data.size == 28 else f"_{data.size}"
     path = _root(data) / f"{data.name}{suffix}.npz"
-    if not path.exists():
+    if not os.path.exists(path):
         _download(data, info, path)
     train, validation, test = read_npz(path)
     _check_contents(path, info, data.size, (train, validation, test))
-    digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "md5").hexdigest()
     rebuilt = digest != info.get(f"MD5{suffix}")
     title = REBUILT_TITLES.get(digest, f"{info['python_class']}{', not the official file' * rebuilt}")
     names = tuple(str(info["label"][str(label)]).split("(")[0] for label in range(len(info["label"])))
@@ -53,7 +55,7 @@ def _info(data: Data) -> dict[str, Any]:
 
 
 def _root(data: Data) -> Path:
-    return Path(data.root).expanduser() if data.root else Path.home() / ".medmnist"
+    return user_path(data.root) if data.root else Path.home() / ".medmnist"
 
 
 def _download(data: Data, info: dict[str, Any], path: Path) -> None:

@@ -10,6 +10,7 @@ from lightning_fed.data.images import ImageData, ImageSet, image_set
 from lightning_fed.data.npz import read_npz
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data
+from lightning_fed.paths import user_path
 from lightning_fed.seeds import stream
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -27,7 +28,7 @@ def load_own(data: Data) -> ImageData:
     """
     if data.root is None:
         raise InputError("data.root is null: with data.name 'path' it names your npz file or folder of pictures")
-    root = Path(data.root).expanduser()
+    root = user_path(data.root)
     if root.is_dir():
         return _from_folder(root, data)
     train, validation, test = read_npz(root)
@@ -42,6 +43,10 @@ def _from_folder(root: Path, data: Data) -> ImageData:
     splits = {split: root / split for split in SHARES}
     if all(folder.is_dir() for folder in splits.values()):
         names = _class_names(splits["train"])
+        for folder in splits.values():
+            unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(names))
+            if unknown:
+                raise InputError(f"{folder}: class '{unknown[0]}' has no folder in train; add or remove it")
         train, validation, test = (_read_folder(folder, names, data.size) for folder in splits.values())
     else:
         names = _class_names(root)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
@@ -69,14 +69,15 @@ class ActorCrew:
         output: Path | None,
     ) -> None:
         self.cluster = cluster
-        self._data = ray.put(data)
-        reservation = cluster.reservation(experiment.ray, len(groups))
-        shell = ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **reservation)(
-            HospitalActor
-        )
-        self.actors: list[Any] = [shell.remote(experiment, self._data, group, output) for group in groups]
+        reference = ray.put(data)
+        self.data: ImageData = ray.get(reference)
+        shell = ray.remote(max_restarts=0, max_task_retries=0)(HospitalActor)
+        self.actors: list[Any] = [
+            shell.options(**seat.options).remote(experiment, reference, group, output)
+            for seat, group in zip(cluster.seats(experiment.ray, len(groups)), groups, strict=True)
+        ]
         self.places: Sequence[Place] = self._places(experiment.ray.startup_timeout)
-        self.capacity: Capacity = cluster.capacity(experiment.ray)  # after placing: a cluster may have grown
+        self.capacity: Capacity = cluster.capacity(experiment.ray)
 
     def _places(self, timeout: float) -> list[Place]:
         try:
@@ -119,12 +120,24 @@ class ActorCrew:
 
 
 def _get(reference: Any, timeout: float | None = None) -> Any:
+    """The object.
+
+    Raises:
+        InputError, FederationError: as the actor raised it.
+        FederationError: the actor, its node or the object was lost, with Ray's reason.
+        GetTimeoutError: it did not come in time.
+    """
     try:
         return ray.get(reference, timeout=timeout)
+    except GetTimeoutError:
+        raise
     except RayTaskError as error:
         if isinstance(error.cause, InputError | FederationError):
             raise error.cause from None
         raise
-    except RayActorError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FederationError(f"a hospital's process died ({reason})") from error
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raised_here = [line for line in lines if "lightning_fed.errors.InputError:" in line]
+        if raised_here:  # in the actor's construction, of which Ray keeps the text alone
+            raise InputError(raised_here[-1].split("InputError:", 1)[1].strip()) from None
+        raise FederationError(f"a hospital's process or its update was lost ({lines[-1]})") from error

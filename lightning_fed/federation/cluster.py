@@ -11,6 +11,8 @@ from typing import Any
 
 import ray
 from ray._private.services import get_ray_address_from_environment
+from ray._private.state import available_resources_per_node
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Ray
@@ -22,11 +24,35 @@ SMALLEST_SHARE = 1e-4  # Ray counts resources in ten-thousandths
 
 @dataclass(frozen=True)
 class Node:
-    """A living node's resources."""
+    """A living node's resources: all that it has, and the CPUs and GPUs that nobody has reserved."""
 
     id: str
     cpus: float
     gpus: float
+    free_cpus: float
+    free_gpus: float
+
+    def slots(self, settings: Ray) -> int:
+        """How many hospitals can train here at the same time."""
+        by_cpu = int(self.cpus / settings.cpus_per_hospital + 1e-9)
+        if settings.gpus_per_hospital == 0:
+            return by_cpu
+        return min(by_cpu, int(self.gpus) * int(1 / settings.gpus_per_hospital + 1e-9))
+
+
+@dataclass(frozen=True)
+class Seat:
+    """An actor's node and what it reserves there for its life."""
+
+    node: str
+    cpus: float
+    gpus: float
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As `ray.remote` takes them."""
+        strategy = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": strategy}
 
 
 class Cluster:
@@ -41,7 +67,7 @@ class Cluster:
         if self.ours:
             _connect(settings.address)
         try:
-            self._check(settings)
+            self.usable(settings)
         except InputError:
             self.close()
             raise
@@ -49,23 +75,42 @@ class Cluster:
     @property
     def nodes(self) -> list[Node]:
         """The nodes that live now."""
-        return [
-            Node(node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-            for node in ray.nodes()  # type: ignore[no-untyped-call]
-            if node["Alive"]
-        ]
+        free = available_resources_per_node()  # type: ignore[no-untyped-call]
+        found = []
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            if node["Alive"]:
+                every, left = node["Resources"], free.get(node["NodeID"], {})
+                found.append(
+                    Node(
+                        node["NodeID"],
+                        every.get("CPU", 0.0),
+                        every.get("GPU", 0.0),
+                        left.get("CPU", 0.0),
+                        left.get("GPU", 0.0),
+                    )
+                )
+        return found
 
-    def _check(self, settings: Ray) -> None:
-        for key, wanted, kind in (
-            ("cpus_per_hospital", settings.cpus_per_hospital, "cpus"),
-            ("gpus_per_hospital", settings.gpus_per_hospital, "gpus"),
-        ):
-            most = max(getattr(node, kind) for node in self.nodes)
+    def usable(self, settings: Ray) -> list[Node]:
+        """The nodes that can hold one hospital while it trains; nodes that join later are not used.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = [node for node in self.nodes if node.slots(settings) > 0]
+        if found:
+            return found
+        for key, kind in (("cpus_per_hospital", "cpus"), ("gpus_per_hospital", "gpus")):
+            wanted, most = getattr(settings, key), max(getattr(node, kind) for node in self.nodes)
             if wanted > most:
                 raise InputError(
                     f"ray.{key} is {wanted:g}, but no node has more than {most:g}: "
                     f"{self.description()}; lower it or add a node"
                 )
+        raise InputError(
+            f"ray.gpus_per_hospital and ray.cpus_per_hospital: no node has both {settings.cpus_per_hospital:g} "
+            f"CPUs and {settings.gpus_per_hospital:g} GPUs: {self.description()}; lower one or add a node"
+        )
 
     def description(self) -> str:
         """What there is, in words."""
@@ -74,19 +119,17 @@ class Cluster:
 
     def capacity(self, settings: Ray) -> Capacity:
         """How many hospitals may train at the same time: the machine's size, not their number."""
-        per_node = {node.id: int(node.cpus / settings.cpus_per_hospital) for node in self.nodes}
-        per_gpu = int(1 / settings.gpus_per_hospital) if settings.gpus_per_hospital else 0
+        per_node = {node.id: node.slots(settings) for node in self.usable(settings)}
+        per_gpu = int(1 / settings.gpus_per_hospital + 1e-9) if settings.gpus_per_hospital else 0
         return Capacity(per_node, per_gpu)
 
-    def reservation(self, settings: Ray, actors: int) -> dict[str, Any]:
-        """What each actor reserves for its life: its price, or the share at which all of them can be placed."""
-        reserved: dict[str, Any] = {
-            "num_cpus": _share([node.cpus for node in self.nodes], settings.cpus_per_hospital, actors)
-        }
-        if settings.gpus_per_hospital > 0:
-            gpus = [1.0 for node in self.nodes for _ in range(int(node.gpus))]
-            reserved["num_gpus"] = _share(gpus, settings.gpus_per_hospital, actors)
-        return reserved
+    def seats(self, settings: Ray, actors: int) -> list[Seat]:
+        """Where each actor lives, in proportion to the nodes' slots, and the share at which all have a place."""
+        nodes = self.usable(settings)
+        chosen: list[Node] = []
+        for _ in range(actors):
+            chosen.append(min(nodes, key=lambda node: (chosen.count(node) + 1) / node.slots(settings)))
+        return [_seat(node, settings, chosen.count(node)) for node in chosen]
 
     def close(self) -> None:
         """Leave the cluster; a local one ends."""
@@ -94,19 +137,18 @@ class Cluster:
             ray.shutdown()
 
 
-def _share(capacities: list[float], wanted: float, actors: int) -> float:
-    """The greatest share, at most `wanted`, of which the capacities hold one for each actor."""
-    candidates = {
-        min(wanted, math.floor(capacity / count / SMALLEST_SHARE) * SMALLEST_SHARE)
-        for capacity in capacities
-        for count in range(1, actors + 1)
-    }
-    fitting = [
-        share
-        for share in candidates
-        if share > 0 and sum(int(capacity / share + 1e-9) for capacity in capacities) >= actors
-    ]
-    return round(max(fitting, default=SMALLEST_SHARE), 4)
+def _seat(node: Node, settings: Ray, neighbours: int) -> Seat:
+    """A seat on a node that `neighbours` actors share, which reserve no more than is free."""
+    cpus = _share(min(settings.cpus_per_hospital, node.free_cpus / neighbours))
+    gpus = 0.0
+    if settings.gpus_per_hospital > 0:
+        on_one_card = math.ceil(neighbours / max(int(node.free_gpus), 1))
+        gpus = _share(min(settings.gpus_per_hospital, 1 / on_one_card))
+    return Seat(node.id, cpus, gpus)
+
+
+def _share(amount: float) -> float:
+    return max(round(math.floor(amount / SMALLEST_SHARE + 1e-6) * SMALLEST_SHARE, 4), SMALLEST_SHARE)
 
 
 def _connect(address: str | None) -> None:
@@ -116,7 +158,7 @@ def _connect(address: str | None) -> None:
         ray.init(address="local", include_dashboard=False, **options)
         return
     try:
-        _check_answers(get_ray_address_from_environment(address, None))
+        _check_answers(get_ray_address_from_environment("auto", None) if address == "auto" else address)
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from lightning_fed.data.images import ImageData
+from lightning_fed.errors import DivergedError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.checkpoint import Checkpoint, Checkpoints
 from lightning_fed.federation.crew import Crew
@@ -57,10 +60,17 @@ class Driver:
             return
         self.done, self.model.weights = checkpoint.trained, checkpoint.weights
         self.model.server.restore(checkpoint.server)
+        last = self._last_rounds(self.done.round)
         restored: list[None] = []
-        sites = range(len(self.crew.places))
-        self.dispatcher.submit(Job(site, "restore", (self.done.round,), restored.append) for site in sites)
-        self.dispatcher.run_until(lambda: len(restored) == len(sites))
+        self.dispatcher.submit(
+            Job(self.roster.site_of[hospital], "restore", (hospital, round), restored.append)
+            for hospital, round in last.items()
+        )
+        self.dispatcher.run_until(lambda: len(restored) == len(last))
+
+    def _last_rounds(self, upto: int) -> dict[int, int]:
+        """The last round, up to `upto`, that each hospital trained in; cohorts are a function of the seed."""
+        return {hospital: round for round in range(1, upto + 1) for hospital in self._cohort(round)}
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what is left of the federation; after it `self.model` is the last global model."""
@@ -129,13 +139,16 @@ class Driver:
 
     def _close_round(self, round: int, fitted: Fitted) -> TrainedRound:
         """Aggregate in the order of hospitals, and rename the checkpoint into place."""
+        begun = time.perf_counter()
         cohort = sorted(fitted)
         self.model.advance((fitted[h][0].images, self.crew.fetch(fitted[h][1])) for h in cohort)
+        if not np.isfinite(self.model.weights).all():
+            raise DivergedError(f"round {round}: the weights are not finite any more; lower training.lr")
         self.done = TrainedRound(
             round=round,
             reports=tuple(fitted[h][0] for h in cohort),
             train_seconds=self._trained - self._begun,
-            aggregate_seconds=time.perf_counter() - self._trained,
+            aggregate_seconds=time.perf_counter() - begun,
         )
         if self.checkpoints is not None:
             self.checkpoints.store(Checkpoint(self.done, self.model.weights, self.model.server.state()))

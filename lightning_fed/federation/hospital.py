@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import signal
 import time
 import warnings
 from typing import Any
@@ -19,7 +21,7 @@ from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.schedule import Schedule
 from lightning_fed.models.vector import Vector, load_vector, to_vector
 from lightning_fed.seeds import derive
-from lightning_fed.tracking.records import FitReport, HospitalScore
+from lightning_fed.tracking.records import FitReport
 
 
 class Hospital:
@@ -45,6 +47,7 @@ class Hospital:
         self.number, self.experiment, self.images, self.states = number, experiment, images, states
         self.classifier = classifier
         self.optimizer = classifier.configure_optimizers()
+        self._fresh = copy.deepcopy(self.optimizer.state_dict())
         self.update: Vector | None = None
 
     def plan(self, round: int) -> Plan:
@@ -66,7 +69,7 @@ class Hospital:
         load_vector(self.classifier.network, weights)
         self.classifier.train()  # `score` leaves it in evaluation mode, and Lightning does not change that
         if self.experiment.training.reset_optimizer_state:
-            self.optimizer.state.clear()
+            self.optimizer.load_state_dict(copy.deepcopy(self._fresh))
         self.images.plan = self.plan(round)
         torch.manual_seed(derive(self.experiment.seed, "torch", self.number, round))
         with warnings.catch_warnings():
@@ -81,14 +84,16 @@ class Hospital:
             round=round,
             images=len(self.images.train),
             steps=self.images.plan.length,
-            loss=self.classifier.loss_sum / max(self.classifier.examples, 1),
+            loss=float(self.classifier.loss_sum) / max(self.classifier.examples, 1),
             seconds=time.perf_counter() - start,
         )
 
     def _train(self, trainer: pl.Trainer) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(self.classifier, datamodule=self.images)
         except SystemExit as error:
+            signal.signal(signal.SIGINT, interrupt)  # Lightning leaves it ignored
             raise KeyboardInterrupt from error  # Lightning makes an exit of Ctrl-C; it is the driver's to handle
 
     def _trainer(self, round: int, plan: Plan) -> pl.Trainer:
@@ -113,30 +118,27 @@ class Hospital:
             plugins=[LightningEnvironment()],  # a hospital is one process, whatever cluster it stands in
         )
 
-    def score(self, weights: Vector) -> HospitalScore | None:
-        """The global model on this hospital's held-out images; None where it holds none out."""
-        if len(self.images.validation) == 0:
-            return None
-        start = time.perf_counter()
-        load_vector(self.classifier.network, weights)
-        held_out = self.images.held_out()
-        scores = self.classifier.evaluate(held_out.images, held_out.labels, self.experiment.evaluation.batch_size)
-        return HospitalScore(self.number, len(held_out), scores.accuracy, scores.loss, time.perf_counter() - start)
-
     def restore(self, round: int) -> None:
-        """Take up the state that this hospital had at the end of `round`; nothing where it has none."""
-        state = self.states.load(round) if self.states is not None else None
-        if state is not None:
+        """Take up the state that this hospital had at the end of `round`, the last one that it trained in.
+
+        Raises:
+            InputError: that state is missing or damaged; without it the run would end in other weights.
+        """
+        if self.states is None:
+            return
+        state = self.states.load(round)
+        if state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
-            own = self.classifier.network.state_dict()
-            for name, counter in state["counters"].items():
-                own[name].copy_(counter)
+        own = self.classifier.network.state_dict()
+        for name, counter in state["counters"].items():
+            own[name].copy_(counter)
 
     def _state(self) -> dict[str, Any]:
-        """The optimizer's state and the integer buffers, which do not travel."""
+        """What does not travel: integer buffers, and the optimizer's state unless the next round forgets it."""
         counters = {
             name: buffer
             for name, buffer in self.classifier.network.state_dict().items()
             if not buffer.is_floating_point()
         }
-        return {"optimizer": self.optimizer.state_dict(), "counters": counters}
+        forgotten = self.experiment.training.reset_optimizer_state
+        return {"optimizer": None if forgotten else self.optimizer.state_dict(), "counters": counters}

@@ -25,7 +25,8 @@ class FollowSchedule(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Before each step."""
-        rate = self.schedule.rate(self.round - 1 + batch_idx / self.steps)
+        # The step's middle: neither the first step of a warm-up nor the last of a cosine has a rate of 0.
+        rate = self.schedule.rate(self.round - 1 + (batch_idx + 0.5) / self.steps)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate

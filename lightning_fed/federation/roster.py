@@ -6,6 +6,7 @@ Light on purpose: an actor unpickles these before it imports Lightning leanly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from lightning_fed.data.images import ImageData, Indices
 from lightning_fed.data.partition import hold_out, share_out
@@ -32,14 +33,14 @@ class Roster:
     members: tuple[Member, ...]
     per_site: int
 
-    @property
+    @cached_property
     def groups(self) -> list[tuple[Member, ...]]:
         """The members of each site: large and small hospitals mixed, so that sites have like loads."""
         sites = -(-len(self.members) // self.per_site)
         by_size = sorted(self.members, key=lambda member: -len(member.train))
         return [tuple(by_size[site::sites]) for site in range(sites)]
 
-    @property
+    @cached_property
     def site_of(self) -> dict[int, int]:
         """Hospital -> site."""
         return {member.hospital: site for site, group in enumerate(self.groups) for member in group}

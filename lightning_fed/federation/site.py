@@ -13,14 +13,17 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_fed.data.datamodule import HospitalData
-from lightning_fed.data.images import ImageData
+from lightning_fed.data.images import ImageData, Pixels
+from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.hospital import Hospital
 from lightning_fed.federation.roster import Member
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
+from lightning_fed.models.metrics import score
 from lightning_fed.models.vector import Vector, load_vector
 from lightning_fed.seeds import derive
 from lightning_fed.tracking.records import FitReport, HospitalScore
@@ -48,6 +51,7 @@ class Site:
     ) -> None:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         torch.set_num_threads(experiment.training.threads)
+        _claim_gpu(experiment.ray.gpus_per_hospital)
         self.experiment, self.data = experiment, data
         self.hospitals = {member.hospital: self._hospital(member, output) for member in members}
         self._evaluator: Classifier | None = None
@@ -68,29 +72,51 @@ class Site:
         return report, update
 
     def score_hospital(self, hospital: int, weights: Vector) -> HospitalScore | None:
-        """The global model on one hospital's held-out images."""
-        return self.hospitals[hospital].score(weights)
+        """The global model on one hospital's held-out images; None where it holds none out."""
+        held_out = self.hospitals[hospital].images.held_out()
+        if len(held_out) == 0:
+            return None
+        begun = time.perf_counter()
+        scores = score(self._probabilities(weights, held_out.images), torch.from_numpy(held_out.labels))
+        seconds = time.perf_counter() - begun
+        return HospitalScore(hospital, len(held_out), scores.accuracy, scores.loss, seconds)
 
     def evaluate(self, split: str, start: int, stop: int, weights: Vector) -> Shard:
         """The global model on images start..stop of a public split."""
         begun = time.perf_counter()
-        if self._evaluator is None:
-            self._evaluator = self._classifier()
-            if self.experiment.ray.gpus_per_hospital > 0:
-                self._evaluator.cuda()
-        load_vector(self._evaluator.network, weights)
-        images = self.data.split(split).images[start:stop]
-        probabilities = self._evaluator.probabilities(images, self.experiment.evaluation.batch_size)
+        probabilities = self._probabilities(weights, self.data.split(split).images[start:stop])
         return Shard(start, probabilities.numpy(), time.perf_counter() - begun)
 
-    def restore(self, round: int) -> None:
-        """Every hospital here takes up its state of the end of `round`."""
-        for hospital in self.hospitals.values():
-            hospital.restore(round)
+    def _probabilities(self, weights: Vector, images: Pixels) -> Tensor:
+        """By a module apart from the hospitals' own, whose mode and weights stay as their training left them."""
+        if self._evaluator is None:
+            self._evaluator = self._classifier()
+        on_gpu = self.experiment.ray.gpus_per_hospital > 0
+        load_vector(self._evaluator.network, weights)
+        if on_gpu:
+            self._evaluator.cuda()
+        probabilities = self._evaluator.probabilities(images, self.experiment.evaluation.batch_size)
+        if on_gpu:
+            self._evaluator.cpu()
+            torch.cuda.empty_cache()  # other hospitals share the card
+        return probabilities
+
+    def restore(self, hospital: int, round: int) -> None:
+        """One hospital takes up its state of the end of `round`."""
+        self.hospitals[hospital].restore(round)
 
     def memory(self) -> int:
         """This process's proportional set size in bytes: private memory and its share of what is shared."""
         return int(psutil.Process(os.getpid()).memory_full_info().pss)
+
+
+def _claim_gpu(share: float) -> None:
+    """Cap this process's share of the card's memory; PyTorch's own allocator keeps it, other memory does not."""
+    if share == 0:
+        return
+    if not torch.cuda.is_available():
+        raise InputError(f"ray.gpus_per_hospital is {share:g}, but torch finds no GPU here; set it to 0")
+    torch.cuda.set_per_process_memory_fraction(share)
 
 
 def build_classifier(experiment: Experiment, data: ImageData) -> Classifier:

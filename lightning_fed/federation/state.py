@@ -10,18 +10,35 @@ from typing import Any
 
 import torch
 
-from lightning_fed.errors import InputError
+from lightning_fed.errors import FederationError, InputError
 
 
 def write_whole(path: Path, content: Any) -> None:
-    """`torch.save` to a file that is either the old one or the new one, never a half (fsync, then rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """`torch.save` to a file that is either the old one or the new one, never a half (fsync, then rename).
+
+    Raises:
+        FederationError: the disk is full or may not be written.
+    """
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise FederationError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_whole(path: Path) -> dict[str, Any]:
@@ -33,7 +50,7 @@ def read_whole(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
-        raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); remove it") from error
+        raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); put back the file") from error
     return content
 
 
@@ -79,9 +96,12 @@ class HospitalStates(RoundFiles):
     def __init__(self, output: Path, hospital: int) -> None:
         super().__init__(output / "hospitals" / str(hospital), "state")
 
-    def load(self, round: int) -> dict[str, Any] | None:
-        """The newest state not after `round`, None where there is none; later ones are removed."""
+    def load(self, round: int) -> dict[str, Any]:
+        """The state of `round`; later ones, of rounds that will be trained again, are removed.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
         for later in [found for found in self.rounds() if found > round]:
             self.path(later).unlink(missing_ok=True)
-        earlier = [found for found in self.rounds() if found <= round]
-        return read_whole(self.path(earlier[-1])) if earlier else None
+        return read_whole(self.path(round))

@@ -62,7 +62,7 @@ class Classifier(pl.LightningModule):
         )
         self.network = build_network(model, in_channels, num_classes, seed)
         self.optimizer: torch.optim.Optimizer | None = None
-        self.loss_sum = 0.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64)  # on the device: reading it each step would wait
         self.examples = 0
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
@@ -79,13 +79,13 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Forget the last round's sums."""
-        self.loss_sum, self.examples = 0.0, 0
+        self.loss_sum, self.examples = torch.zeros((), dtype=torch.float64, device=self.device), 0
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Mean cross-entropy of one batch; its sum and count are kept apart for an exact mean."""
         images, labels = batch
         loss = functional.cross_entropy(self(images), labels)
-        self.loss_sum += float(loss.detach()) * len(labels)
+        self.loss_sum += loss.detach().double() * len(labels)
         self.examples += len(labels)
         return loss
 

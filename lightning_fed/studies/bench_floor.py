@@ -40,6 +40,7 @@ def floor_rounds(
         job = (hospitals[number::processes], share, width, batch_size, threads, theirs)
         workers.append(context.Process(target=_serve, args=job))
         workers[-1].start()
+        theirs.close()  # so that a worker's death ends the wait for it
     for ours, _ in pairs:
         ours.recv()  # imported and built
     seconds = [_round([ours for ours, _ in pairs], round < rounds - 1) for round in range(rounds)]

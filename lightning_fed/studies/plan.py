@@ -60,7 +60,9 @@ def _step_seconds(classifier: Classifier, prepared: Prepared) -> float:
     for step in range(MEASURED_STEPS + 1):
         if step == 1:
             start = time.perf_counter()  # the first step warms up
-        classifier.training_step((images, labels), step).backward()  # type: ignore[no-untyped-call]
+        with torch.autocast("cpu", torch.bfloat16, enabled=prepared.experiment.training.precision == "bf16-mixed"):
+            loss = classifier.training_step((images, labels), step)
+        loss.backward()  # type: ignore[no-untyped-call]
     return (time.perf_counter() - start) / MEASURED_STEPS
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
 from lightning_fed.data.images import ImageData
 from lightning_fed.data.load import load_images
-from lightning_fed.errors import FederationError
+from lightning_fed.errors import DivergedError, FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.checkpoint import Checkpoints
@@ -22,6 +24,7 @@ from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.export import save_model
 from lightning_fed.models.optimizer import build_optimizer
 from lightning_fed.models.vector import load_vector
+from lightning_fed.paths import user_path
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.summary import sum_seconds, summarise
 from lightning_fed.tracking.console import RunConsole, result_lines, say
@@ -47,9 +50,9 @@ def resolve(experiment: Experiment) -> Experiment:
     A new run's folder is called after the data and the moment, such as `runs/bloodcells-20250101-120000`.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    output = Path(experiment.output or f"runs/{experiment.data.name}-{stamp}").expanduser().resolve()
+    output = user_path(experiment.output or f"runs/{experiment.data.name}-{stamp}").resolve()
     root = experiment.data.root
-    data = replace(experiment.data, root=str(Path(root).expanduser().resolve()) if root else None)
+    data = replace(experiment.data, root=str(user_path(root).resolve()) if root else None)
     return replace(experiment, data=data, output=str(output))
 
 
@@ -62,9 +65,24 @@ def prepare(experiment: Experiment) -> Prepared:
     data = load_images(experiment.data)
     roster = make_roster(experiment, data)
     classifier = build_classifier(experiment, data)
+    _check_network(classifier, data)
     build_optimizer(classifier.network.parameters(), experiment.training)  # hospitals build the same later
     model = GlobalModel.first(experiment.federation, classifier.network)
     return Prepared(experiment, data, roster, classifier, model)
+
+
+def _check_network(classifier: Classifier, data: ImageData) -> None:
+    """Raise unless two images give two rows of logits."""
+    images = torch.from_numpy(data.validation.images[:1].repeat(2, axis=0))
+    wanted = (2, len(data.class_names))
+    classifier.eval()
+    try:
+        with torch.no_grad():
+            found = tuple(classifier(images).shape)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"model: it does not take {data.size}-pixel images ({error}); change it") from error
+    if found != wanted:
+        raise InputError(f"model: logits of shape {found} instead of {wanted}; change its last layer")
 
 
 def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
@@ -83,31 +101,52 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     processes = len(prepared.roster.groups) if experiment.ray.enabled else 1
     say(f"{prepared.data.title}: {experiment.federation.hospitals} hospitals start in {processes} processes")
     say(f"run folder: {folder.path}")
-    with closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)) as crew:
-        if not resume:
-            folder.create(experiment.as_dict())
+    if not resume:
+        folder.create(experiment.as_dict())
+    with _Start(folder, new=not resume) as start:
+        tracker = start.enter_context(WandbRun(experiment, folder.path))
+        crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))
+        prepared = replace(prepared, data=crew.data)  # the driver's own copy of the pixels goes
         driver = Driver(experiment, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(folder.path))
-        driver.resume()
-        return _run_rounds(prepared, driver, folder, begun)
+        if resume:
+            driver.resume()
+        start.done()
+        return _run_rounds(prepared, driver, folder, tracker, begun)
 
 
-def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, begun: float) -> Result:
+class _Start(ExitStack):
+    """What a run opens; a new run's folder goes again if it could not start."""
+
+    def __init__(self, folder: RunFolder, new: bool) -> None:
+        super().__init__()
+        self.folder, self.new = folder, new
+        self.callback(self._take_back)
+
+    def done(self) -> None:
+        """The run has started: from now on its folder stays."""
+        self.new = False
+
+    def _take_back(self) -> None:
+        if self.new:
+            self.folder.remove_unstarted()
+
+
+def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun, begun: float) -> Result:
     startup = time.perf_counter() - begun
     resumed_after = driver.done.round if driver.done else 0
-    tracker = WandbRun(prepared.experiment, folder.path)
-    result = None
     try:
         _train(prepared, driver, folder, tracker)
         test = driver.test()
-        lines = read_rounds(folder.rounds)
-        seconds = sum_seconds(lines, startup, time.perf_counter() - begun, resumed_after)
-        parameters = len(driver.model.weights)
-        result = summarise(prepared.experiment, prepared.data, prepared.roster, lines, test, parameters, seconds)
-        _write(prepared, driver, folder, result)
+    except DivergedError:
+        raise
     except FederationError as error:
         raise FederationError(f"{error}; {resume_hint(folder.path)}") from error
-    finally:
-        tracker.finish(result)
+    lines = read_rounds(folder.rounds)
+    seconds = sum_seconds(lines, startup, time.perf_counter() - begun, resumed_after)
+    parameters = len(driver.model.weights)
+    result = summarise(prepared.experiment, prepared.data, prepared.roster, lines, test, parameters, seconds)
+    _write(prepared, driver, folder, result)
+    tracker.summarise(result)
     return result
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import yaml
 from lightning_fed.errors import InputError
 from lightning_fed.tracking.records import Result, RoundRecord
 
+OWN_NAMES = ("experiment.yaml", "rounds.jsonl", "summary.json", "checkpoints", "hospitals", "model.ckpt")
+
 
 class RunFolder:
     """Writes the files of one run.
 
     Args:
-        path: the folder. Made by `create`, reopened by `reopen`.
+        path: the folder; `create` makes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +36,7 @@ class RunFolder:
         Raises:
             InputError: it holds a run already.
         """
-        if self.experiment.exists():
+        if any(os.path.exists(self.path / name) for name in OWN_NAMES):
             raise InputError(
                 f"output: {self.path} already holds a run; name another folder, or go on with it by "
                 f"'lightning-fed run --resume {self.path}'"
@@ -50,6 +54,13 @@ class RunFolder:
             write_text_whole(self.experiment, yaml.safe_dump(experiment, sort_keys=False))
         except OSError as error:
             raise InputError(f"output: {self.path} cannot be written ({error.strerror}); name another") from error
+
+    def remove_unstarted(self) -> None:
+        """Take back what `create` made, of a run that could not start; other files in the folder stay."""
+        self.experiment.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def keep_rounds(self, before: int) -> None:
         """Go on with a run: keep the whole records of rounds before `before`, which will be written anew."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
-from lightning_fed.seeds import derive
 from lightning_fed.tracking.records import Result, RoundRecord
 
 
 class WandbRun:
     """Records a run in W&B; does nothing where `tracking.wandb` is `disabled`.
 
-    The run's id is a function of the run's folder, so that a resumed run goes on in the same one.
+    The run's id is drawn once and kept in `wandb/run-id`: a resumed run goes on in the same one online, and
+    adds an offline folder of the same id that `wandb sync` joins to it. A sweep agent's own id wins.
 
     Args:
         experiment: resolved. output: the run's folder, which holds `wandb/`.
@@ -39,7 +41,7 @@ class WandbRun:
                 project=tracking.project,
                 group=tracking.group,
                 name=tracking.name or output.name,
-                id=f"{derive(experiment.seed, str(output)):016x}",
+                id=os.environ.get("WANDB_RUN_ID") or _kept_id(output),
                 resume="allow",
                 mode=tracking.wandb,
                 dir=str(output),
@@ -79,12 +81,27 @@ class WandbRun:
             table.add_data(record.round, fit.hospital, fit.images, fit.steps, fit.loss, fit.seconds, own)
         return table
 
-    def finish(self, result: Result | None) -> None:
-        """Write the summary and end the run; None where it was cut short."""
-        if self.run is None:
-            return
-        if result is not None:
+    def __enter__(self) -> WandbRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.run is not None:
+            self.run.finish(exit_code=0 if kind is None else 1)
+
+    def summarise(self, result: Result) -> None:
+        """Write the summary of a finished run."""
+        if self.run is not None:
             test = {name: value for name, value in result.as_dict()["test"].items() if isinstance(value, float)}
             self.run.summary.update({f"test/{name}": value for name, value in test.items()})
             self.run.summary.update({"epsilon": result.privacy.epsilon, "status": result.status})
-        self.run.finish(exit_code=0 if result is not None else 1)
+
+
+def _kept_id(output: Path) -> str:
+    """The id of this folder's W&B run, drawn where there is none."""
+    path = output / "wandb" / "run-id"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(secrets.token_hex(8))
+    return path.read_text().strip()

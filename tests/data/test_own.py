@@ -156,3 +156,11 @@ def test_too_few_pictures_to_split_are_refused(tmp_path: Path) -> None:
     paint_classes(tmp_path, 2)
     with pytest.raises(InputError, match="too few pictures for train, val and test; give at least ten of a class"):
         load_own(own(tmp_path))
+
+
+def test_a_class_that_only_the_test_split_has_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        paint_classes(tmp_path / split, 2)
+    paint_classes(tmp_path / "test", 2, ("cat", "dog", "horse"))
+    with pytest.raises(InputError, match="class 'horse' has no folder in train"):
+        load_own(own(tmp_path))

@@ -1,6 +1,8 @@
-"""What an actor reserves, without a Ray."""
+"""Where actors live and what they reserve, without a Ray."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -8,24 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Ray
-from lightning_fed.federation.cluster import Cluster, Node, _share
-
-
-@given(
-    st.lists(st.integers(1, 64), min_size=1, max_size=5),
-    st.floats(0.1, 8),
-    st.integers(1, 120),
-)
-def test_all_actors_can_be_placed_and_none_reserves_more_than_its_price(
-    capacities: list[int], wanted: float, actors: int
-) -> None:
-    share = _share([float(capacity) for capacity in capacities], wanted, actors)
-    assert 0 < share <= wanted + 1e-4
-    assert sum(int(capacity / share + 1e-9) for capacity in capacities) >= actors
-
-
-def test_where_there_is_room_each_actor_reserves_its_whole_price() -> None:
-    assert _share([8.0, 8.0], 2.0, 8) == 2.0
+from lightning_fed.federation.cluster import Cluster, Node
 
 
 class NodesOnly(Cluster):
@@ -39,8 +24,71 @@ class NodesOnly(Cluster):
         return self._nodes
 
 
+def free(name: str, cpus: float, gpus: float = 0) -> Node:
+    return Node(name, cpus, gpus, cpus, gpus)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=5),
+    st.sampled_from([0.5, 1.0, 2.0, 4.0]),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    st.integers(1, 120),
+)
+def test_every_actor_sits_on_a_node_where_its_hospital_can_train_and_all_fit(
+    sizes: list[tuple[int, int]], cpus: float, gpus: float, actors: int
+) -> None:
+    settings = Ray(cpus_per_hospital=cpus, gpus_per_hospital=gpus)
+    nodes = {str(number): free(str(number), *size) for number, size in enumerate(sizes)}
+    cluster = NodesOnly(list(nodes.values()))
+    if not any(node.slots(settings) for node in nodes.values()):
+        with pytest.raises(InputError, match="ray"):
+            cluster.seats(settings, actors)
+        return
+    seats = cluster.seats(settings, actors)
+    capacity = cluster.capacity(settings)
+    assert len(seats) == actors
+    assert all(capacity.per_node[seat.node] > 0 for seat in seats)
+    for name, count in Counter(seat.node for seat in seats).items():
+        here = [seat for seat in seats if seat.node == name]
+        assert sum(seat.cpus for seat in here) <= nodes[name].cpus + 1e-6
+        if gpus:
+            per_card = int(1 / here[0].gpus + 1e-9)
+            assert per_card * nodes[name].gpus >= count
+
+
+def test_where_there_is_room_each_actor_reserves_its_whole_price() -> None:
+    seats = NodesOnly([free("a", 8), free("b", 8)]).seats(Ray(cpus_per_hospital=2), 8)
+    assert {seat.cpus for seat in seats} == {2.0}
+    assert Counter(seat.node for seat in seats) == {"a": 4, "b": 4}
+
+
+def test_actors_keep_off_a_node_that_is_too_small_for_one_hospital() -> None:
+    seats = NodesOnly([free("large", 8), free("small", 2)]).seats(Ray(cpus_per_hospital=4), 10)
+    assert {seat.node for seat in seats} == {"large"}
+    assert sum(seat.cpus for seat in seats) <= 8
+
+
+def test_ten_hospitals_share_the_cards_of_a_gpu_worker_beside_a_large_head_node() -> None:
+    cluster = NodesOnly([free("head", 64), free("worker", 8, 4)])
+    seats = cluster.seats(Ray(gpus_per_hospital=0.25), 10)
+    assert {seat.node for seat in seats} == {"worker"}
+    assert {seat.cpus for seat in seats} == {0.8}
+    assert {seat.gpus for seat in seats} == {0.25}
+
+
+def test_cpus_and_gpus_must_be_on_one_node() -> None:
+    cluster = NodesOnly([free("head", 64), free("worker", 8, 1)])
+    with pytest.raises(InputError, match="no node has both 16 CPUs and 1 GPUs"):
+        cluster.usable(Ray(cpus_per_hospital=16, gpus_per_hospital=1))
+
+
+def test_what_others_have_reserved_is_not_reserved_again() -> None:
+    seats = NodesOnly([Node("a", 4, 0, 3, 0)]).seats(Ray(), 10)
+    assert sum(seat.cpus for seat in seats) <= 3
+
+
 def test_capacity_is_the_machine_s_size_by_node_and_by_gpu() -> None:
-    cluster = NodesOnly([Node("a", 16, 2), Node("b", 3, 0)])
+    cluster = NodesOnly([free("a", 16, 2), free("b", 3, 1)])
     capacity = cluster.capacity(Ray(cpus_per_hospital=2, gpus_per_hospital=0.25))
     assert capacity.per_node == {"a": 8, "b": 1}
     assert capacity.per_gpu == 4
@@ -48,4 +96,4 @@ def test_capacity_is_the_machine_s_size_by_node_and_by_gpu() -> None:
 
 def test_a_gpu_that_no_node_has_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"ray\.gpus_per_hospital is 0\.5, but no node has more than 0"):
-        NodesOnly([Node("a", 2, 0)])._check(Ray(gpus_per_hospital=0.5))
+        NodesOnly([free("a", 2)]).usable(Ray(gpus_per_hospital=0.5))
