@@ -66,7 +66,6 @@ def test_free_form_dictionaries_take_dotted_keys_and_whole_values(tmp_path: Path
         ("--training.learning_rate=1", "training"),
         ("--federation.hospital=3", "federation.hospitals"),
         ("--sed=3", "seed"),
-        ("--dry-run", "dry_run"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(word: str, nearest: str) -> None:

@@ -41,7 +41,7 @@ def test_a_frozen_parameter_is_left_alone() -> None:
     assert network.bias.grad is None
 
 
-@pytest.mark.parametrize(("round", "step", "rate"), [(1, 0, 0.0), (1, 5, 0.05), (2, 0, 0.1), (3, 9, 0.1)])
+@pytest.mark.parametrize(("round", "step", "rate"), [(1, 0, 0.005), (1, 5, 0.055), (2, 0, 0.1), (3, 9, 0.1)])
 def test_the_rate_of_a_step_is_that_of_its_place_in_the_federation(round: int, step: int, rate: float) -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=7.0)
     schedule = Schedule(Training(lr=0.1, schedule="constant", warmup_rounds=1.0), 3)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_fed.errors import InputError
+from lightning_fed.errors import FederationError, InputError
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.state import HospitalStates, RoundFiles, read_whole, write_whole
 
@@ -97,20 +97,28 @@ def test_rounds_beyond_the_five_digits_are_still_in_order(tmp_path: Path) -> Non
     assert files.rounds() == [100_000, 100_001]
 
 
-def test_a_hospital_loads_the_newest_state_not_after_the_round_and_drops_later_ones(tmp_path: Path) -> None:
+def test_a_hospital_loads_the_state_of_the_very_round_and_drops_later_ones(tmp_path: Path) -> None:
     states = HospitalStates(tmp_path, 3)
     for round in (4, 7):
         states.save(round, {"round": round})
     assert states.path(7) == tmp_path / "hospitals" / "3" / "state-00007.pt"
-    assert states.load(8) == {"round": 7}
-    assert states.load(6) == {"round": 4}
+    assert states.load(7) == {"round": 7}
+    assert states.load(4) == {"round": 4}
     assert states.rounds() == [4]
-    assert states.load(3) is None
-    assert states.rounds() == []
 
 
-def test_a_hospital_without_a_folder_has_no_state(tmp_path: Path) -> None:
-    assert HospitalStates(tmp_path, 0).load(5) is None
+@pytest.mark.parametrize("round", [3, 5])
+def test_an_older_or_missing_state_does_not_stand_in(tmp_path: Path, round: int) -> None:
+    states = HospitalStates(tmp_path, 3)
+    states.save(4, {})
+    with pytest.raises(InputError, match=rf"state-0000{round}\.pt"):
+        states.load(round)
+
+
+def test_a_file_that_cannot_be_written_ends_the_federation_and_not_in_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "hospitals").write_text("a file where a folder should be")
+    with pytest.raises(FederationError, match="cannot be written"):
+        HospitalStates(tmp_path, 3).save(1, {})
 
 
 def test_a_torn_state_is_refused_by_name(tmp_path: Path) -> None:

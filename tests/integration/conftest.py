@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether two sets of weights are equal bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def wait_for_round(output: Path, round: int, seconds: float = 120.0) -> None:
+    """Until the record of a round is written."""
+    end = time.monotonic() + seconds
+    path = output / "rounds.jsonl"
+    while not path.exists() or len(path.read_text().splitlines()) < round:
+        assert time.monotonic() < end, "the run did not get there"
+        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from lightning_fed.cli import main
-from lightning_fed.studies.bench_federation import FederationJob, _images
-from lightning_fed.studies.bench_floor import floor_rounds
+from lightning_fed.data.datamodule import Plan
+from lightning_fed.data.images import ImageSet
+from lightning_fed.models.dpresnet import DPResNet
+from lightning_fed.studies.bench_federation import BATCH_SIZE, FederationJob, _experiment
+from lightning_fed.studies.bench_floor import _epoch
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_the_last_line_holds_every_promised_figure(capfd: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "federation", "--hospitals", "2", "--images", "32", "--width", "2", "--rounds", "3"]
     assert main(words) == 0
@@ -25,15 +29,26 @@ def test_the_last_line_holds_every_promised_figure(capfd: pytest.CaptureFixture[
     assert figures["ratio"] == pytest.approx(figures["round_seconds"] / figures["floor_seconds"])
 
 
-def test_the_floor_takes_longer_for_more_hospitals() -> None:
-    data = _images(FederationJob(hospitals=1, images=64, width=8, rounds=2, threads=1))
+@pytest.mark.parametrize("images", [32, 33, 1195])
+def test_the_federation_takes_the_very_steps_of_its_floor(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FederationJob(hospitals=1, images=images, width=2, rounds=2, threads=1)
+    experiment = _experiment(job, per_actor=1)
+    training, federation = experiment.training, experiment.federation
+    planned = Plan(images, training.batch_size, federation.local_epochs, federation.local_steps, 0, 0, 1).length
 
-    def seconds(hospitals: int) -> float:
-        shares = [data.train] * hospitals
-        options = {"width": 8, "batch_size": 32, "rounds": 3, "processes": 1, "threads": 1}
-        return min(floor_rounds(shares, data.validation, **options))
+    taken: list[int] = []
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: taken.append(1))
+    pixels = ImageSet(np.zeros((images, 8, 8, 3), np.uint8), np.zeros(images, np.int64))
+    network = DPResNet(3, 8, 2)
+    optimizer = torch.optim.Adam(network.parameters(), training.lr)
+    _epoch(network, optimizer, pixels, np.arange(images), BATCH_SIZE)
+    assert planned == len(taken)
+    assert (training.optimizer, training.schedule, training.warmup_rounds) == ("Adam", "constant", 0.0)
+    assert not training.augment
 
-    assert seconds(12) > 2 * seconds(1)
+
+def test_no_process_of_the_floor_is_without_a_hospital() -> None:
+    assert FederationJob(hospitals=1, images=8, width=2, rounds=2, threads=1).processes == 1
 
 
 @pytest.mark.parametrize(

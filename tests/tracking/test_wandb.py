@@ -13,7 +13,7 @@ from tests.tracking.samples import record, result
 def test_disabled_does_nothing_at_all(tmp_path: Path) -> None:
     tracker = WandbRun(Experiment(tracking=Tracking(wandb="disabled")), tmp_path)
     tracker.log_round(record(1))
-    tracker.finish(result())
+    tracker.summarise(result())
     assert tracker.run is None
     assert list(tmp_path.iterdir()) == []
 
@@ -26,13 +26,13 @@ def test_offline_writes_a_run_into_the_output_folder_without_a_network(
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
     experiment = Experiment(tracking=Tracking(wandb="offline", project="of-the-tests", name="a-name"))
-    tracker = WandbRun(experiment, tmp_path)
-    assert tracker.run.name == "a-name"
-    assert re.fullmatch("[0-9a-f]{16}", tracker.run.id)
-    assert tracker.run.config["data"]["alpha"] == experiment.data.alpha
-    for round in (1, 2):
-        tracker.log_round(record(round, auroc=None))
-    tracker.finish(result())
+    with WandbRun(experiment, tmp_path) as tracker:
+        assert tracker.run.name == "a-name"
+        assert re.fullmatch("[0-9a-f]{16}", tracker.run.id)
+        assert tracker.run.config["data"]["alpha"] == experiment.data.alpha
+        for round in (1, 2):
+            tracker.log_round(record(round, auroc=None))
+        tracker.summarise(result())
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     (file,) = folder.glob("run-*.wandb")
     written = file.read_bytes()
@@ -46,14 +46,13 @@ def test_offline_writes_a_run_into_the_output_folder_without_a_network(
 
 
 @pytest.mark.slow
-def test_the_id_is_a_function_of_the_folder_so_that_a_resumed_run_goes_on(tmp_path: Path) -> None:
+def test_the_id_is_kept_in_the_folder_so_that_a_resumed_run_goes_on(tmp_path: Path) -> None:
     experiment = Experiment(tracking=Tracking(wandb="offline"))
     found = []
     for name in ("one", "two", "one"):
         (tmp_path / name).mkdir(exist_ok=True)
-        tracker = WandbRun(experiment, tmp_path / name)
-        found.append((tracker.run.id, tracker.run.name))
-        tracker.finish(None)
+        with WandbRun(experiment, tmp_path / name) as tracker:
+            found.append((tracker.run.id, tracker.run.name))
     assert found[0] == found[2]
     assert found[0][0] != found[1][0]
     assert found[0][1] == "one"
