@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,14 @@ class ImageData:
     def channels(self) -> int:
         """Channels of an image."""
         return int(self.train.images.shape[3])
+
+    def without_pixels(self) -> ImageData:
+        """The same labels, names and shapes with black images that take no memory."""
+        blank = {
+            name: replace(images, images=np.broadcast_to(np.uint8(0), images.images.shape))
+            for name, images in (("train", self.train), ("validation", self.validation), ("test", self.test))
+        }
+        return replace(self, **blank)
 
     def split(self, name: str) -> ImageSet:
         """The split called `train`, `validation` or `test`."""

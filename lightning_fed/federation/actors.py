@@ -70,7 +70,6 @@ class ActorCrew:
     ) -> None:
         self.cluster = cluster
         reference = ray.put(data)
-        self.data: ImageData = ray.get(reference)
         shell = ray.remote(max_restarts=0, max_task_retries=0)(HospitalActor)
         self.actors: list[Any] = [
             shell.options(**seat.options).remote(experiment, reference, group, output)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from lightning_fed.data.images import ImageData
     from lightning_fed.federation.site import Site
 
 
@@ -28,14 +27,10 @@ class Capacity:
 
 
 class Crew(Protocol):
-    """Sites that can be given work; `Any` is a value that only the crew itself understands.
-
-    `data` are the images as the sites see them: under Ray the object store's, not a second copy.
-    """
+    """Sites that can be given work; `Any` is a value that only the crew itself understands."""
 
     places: Sequence[Place]
     capacity: Capacity
-    data: ImageData
 
     def put(self, value: Any) -> Any:
         """Make a value available to every site, stored once."""
@@ -62,7 +57,7 @@ class LocalCrew:
     """One site in this process: for a debugger, or a machine without Ray (`ray.enabled: false`)."""
 
     def __init__(self, site: Site) -> None:
-        self.site, self.data = site, site.data
+        self.site = site
         self.places: Sequence[Place] = (Place("this process", None),)
         self.capacity = Capacity({"this process": 1}, 1)
         self._results: dict[int, Any] = {}

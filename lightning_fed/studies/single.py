@@ -106,7 +106,7 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     with _Start(folder, new=not resume) as start:
         tracker = start.enter_context(WandbRun(experiment, folder.path))
         crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))
-        prepared = replace(prepared, data=crew.data)  # the driver's own copy of the pixels goes
+        prepared = replace(prepared, data=prepared.data.without_pixels())  # the sites have them: kept once
         driver = Driver(experiment, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(folder.path))
         if resume:
             driver.resume()

@@ -50,3 +50,12 @@ def test_a_data_set_knows_its_size_channels_and_splits() -> None:
     data = ImageData("name", "title", False, ("a",), *parts)
     assert (data.size, data.channels) == (16, 3)
     assert [len(data.split(name)) for name in ("train", "validation", "test")] == [3, 2, 1]
+
+
+def test_without_pixels_shapes_and_labels_stay_and_no_memory_is_taken() -> None:
+    full = ImageSet(np.ones((50, 8, 8, 3), np.uint8), np.arange(50) % 3)
+    data = ImageData("own", "own", False, ("a", "b", "c"), full, full, full)
+    blank = data.without_pixels()
+    assert (blank.size, blank.channels, len(blank.train)) == (8, 3, 50)
+    assert blank.train.images.strides == (0, 0, 0, 0)
+    assert np.array_equal(blank.test.labels, full.labels)

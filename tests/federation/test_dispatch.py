@@ -140,8 +140,6 @@ def test_jobs_that_can_never_start_are_an_error_and_not_a_hang() -> None:
 
 
 class Adder:
-    data = None
-
     def add(self, one: int, other: int) -> int:
         return one + other
 
