@@ -27,6 +27,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def without_pixels(self) -> ImageSet:
+        """The same labels and shape with black images that take no memory."""
+        return replace(self, images=np.broadcast_to(np.uint8(0), self.images.shape))
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -56,12 +60,13 @@ class ImageData:
         return int(self.train.images.shape[3])
 
     def without_pixels(self) -> ImageData:
-        """The same labels, names and shapes with black images that take no memory."""
-        blank = {
-            name: replace(images, images=np.broadcast_to(np.uint8(0), images.images.shape))
-            for name, images in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        }
-        return replace(self, **blank)
+        """The same set with black images that take no memory."""
+        return replace(
+            self,
+            train=self.train.without_pixels(),
+            validation=self.validation.without_pixels(),
+            test=self.test.without_pixels(),
+        )
 
     def split(self, name: str) -> ImageSet:
         """The split called `train`, `validation` or `test`."""
