@@ -31,7 +31,9 @@ def bench_command(words: Sequence[str]) -> int:
     parser.add_argument("--width", type=int, default=16, help="of DPResNet")
     parser.add_argument("--rounds", type=int, default=6, help="the first is not counted")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a process")
-    parser.add_argument("--packed_only", action="store_true", help="leave out a process for each hospital")
+    parser.add_argument(
+        "--packed_only", action="store_true", help="leave out a process each, and with it the top-level figures"
+    )
     options = parser.parse_args(list(words))
     if options.name not in BENCHES:
         raise InputError(f"no benchmark '{options.name}': {suggestion(options.name, BENCHES)}")
