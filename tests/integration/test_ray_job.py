@@ -20,7 +20,9 @@ from tests.integration.conftest import REPOSITORY, start, words
 pytestmark = pytest.mark.slow
 
 RAY = str(Path(sys.executable).with_name("ray"))
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token"}
+# As after `. .venv/bin/activate`: a job's `python` is the one that PATH finds first.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "PATH": PATH}
 
 
 @dataclass(frozen=True)
