@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.services import get_ray_address_from_environment
 from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -157,6 +158,8 @@ def _connect(address: str | None) -> None:
     if address is None:
         ray.init(address="local", include_dashboard=False, **options)
         return
+    # A head node of this machine wrote its token where we find it; nobody should have to say so again.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
         _check_answers(get_ray_address_from_environment("auto", None) if address == "auto" else address)
         ray.init(address=address, **options)

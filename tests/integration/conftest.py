@@ -36,7 +36,8 @@ def words(output: Path | str, **changes: object) -> list[str]:
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
     """`lightning-fed ARGUMENTS` in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+    own = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}  # as a user's shell
+    environment = {**own, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "lightning_fed", *arguments],
         text=True,

@@ -42,9 +42,14 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    ports = free_port(), free_port()
+    ports = free_port(), free_port(), free_port()
     process = subprocess.Popen(
-        [RAY, "start", "--head", "--block", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"],
+        [
+            *(RAY, "start", "--head", "--block"),
+            f"--port={ports[0]}",
+            f"--dashboard-port={ports[1]}",
+            f"--dashboard-agent-listen-port={ports[2]}",  # beside another Ray on this machine
+        ],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -79,7 +84,13 @@ def submit(head: Head, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [RAY, "job", "submit", "--address", head.dashboard, "--working-dir", str(REPOSITORY)]
     command += ["--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "runs", "wandb"]})]
     command += ["--", "python", "ray_jobs/train.py", *arguments]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    end = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        starting = "No available agent to submit job" in done.stdout + done.stderr
+        if not starting or time.monotonic() > end:
+            return done
+        time.sleep(2)  # the head node answers a little before its job agent does
 
 
 def test_a_submitted_job_trains_and_succeeds(head: Head, tmp_path: Path) -> None:
