@@ -14,6 +14,7 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.cluster import Cluster
 from lightning_fed.federation.crew import Capacity, Place
 from lightning_fed.federation.lean import lean_imports
+from lightning_fed.federation.memory import keep_freed_memory, return_much_freed_memory
 
 if TYPE_CHECKING:
     from lightning_fed.data.images import ImageData
@@ -28,6 +29,7 @@ class HospitalActor:
     def __init__(
         self, experiment: Experiment, data: ImageData, members: Sequence[Member], output: Path | None
     ) -> None:
+        keep_freed_memory()
         with lean_imports():
             from lightning_fed.federation.site import Site
         self.site = Site(experiment, data, members, output)
@@ -40,11 +42,15 @@ class HospitalActor:
 
     def fit(self, hospital: int, round: int, weights: Any) -> Any:
         """Two objects: the report, which the driver reads, and the update, which it only passes on."""
-        return self.site.fit(hospital, round, weights)
+        return self._done(self.site.fit(hospital, round, weights))
 
     def work(self, method: str, *arguments: Any) -> Any:
         """Any other method of the site."""
-        return getattr(self.site, method)(*arguments)
+        return self._done(getattr(self.site, method)(*arguments))
+
+    def _done(self, result: Any) -> Any:
+        return_much_freed_memory()
+        return result
 
 
 class ActorCrew:
