@@ -14,7 +14,7 @@ USAGE = """usage: lightning-fed COMMAND [options]
 
   run       train one federation; without options, ten hospitals on procedural blood cells
   report    write a run's page anew from its folder
-  bench     measure this machine: bench federation
+  bench     measure this machine: bench federation, bench secagg
 
 'lightning-fed COMMAND --help' tells more. --debug shows the traceback of an error."""
 

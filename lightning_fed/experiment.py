@@ -10,6 +10,15 @@ from typing import Any, Literal
 
 from lightning_fed.checks import in_range, literals, not_negative, positive
 from lightning_fed.errors import InputError
+from lightning_fed.secagg.errors import UnsafeParametersError
+from lightning_fed.secagg.parameters import (
+    Assumption,
+    Parameters,
+    choose,
+    objection,
+    rates_that_hold,
+    unchecked,
+)
 
 GREATEST_SEED = 2**63 - 1
 
@@ -153,12 +162,24 @@ class Federation:
         in_range("federation", 0, 1, participation=self.participation)
         not_negative("federation", proximal_mu=self.proximal_mu)
 
+    @property
+    def cohort_size(self) -> int:
+        """Hospitals in each round."""
+        return max(1, round(self.participation * self.hospitals))
+
 
 @dataclass(frozen=True)
 class Privacy:
-    """The privacy mechanism: `none` is the only one so far, and it protects nothing."""
+    """The privacy mechanism: `none` is the only one so far, and it protects nothing.
+
+    Args:
+        mechanism: `none`.
+        reproducible: draw the rounding of secure aggregation from `seed` and not from the operating system, so
+            that a run repeats to the bit: for a simulation only.
+    """
 
     mechanism: Literal["none"] = "none"
+    reproducible: bool = False
 
     def __post_init__(self) -> None:
         literals("privacy", self)
@@ -166,12 +187,134 @@ class Privacy:
 
 @dataclass(frozen=True)
 class SecAgg:
-    """How updates are added up: `plain` is the only protocol so far; the server sees every update."""
+    """How the hospitals' updates are added up.
 
-    protocol: Literal["plain"] = "plain"
+    Args:
+        protocol: `plain`: the server sees every update. `secagg_plus`: only the sum of the survivors (Bell et al.
+            2020). `additive`: only the sum, and no sum at all if one hospital is missing (as PriMIA does).
+        degree: neighbours of each hospital; null follows the rule (all below 16 hospitals).
+        threshold: shares that open a secret; null follows the rule.
+        adversary_rate, dropout_rate: shares of the hospitals that may collude, that may drop out.
+        server: `semi_malicious` may lie about who is alive, `semi_honest` may not.
+        allow_unsafe: run with a degree and threshold that the rule refuses, with a warning in the records.
+        min_survivors: the fewest hospitals whose sum is opened; null takes the threshold.
+        rounds_per_setup: rounds that one exchange of keys serves, each with keys of its own.
+        clip: greatest magnitude of an update's coordinate; what is beyond is cut and counted.
+        bits: of one quantised coordinate; the sum takes the smallest ring that holds all hospitals.
+        max_weight: the most images of one hospital that a vector can carry; null takes the largest hospital's.
+        shards: aggregator processes, each with a slice of the vector; null goes by its length and the cluster.
+        identities: the hospitals' Ed25519 public keys in hexadecimal, pinned; empty makes new ones for the run.
+    """
+
+    protocol: Literal["plain", "secagg_plus", "additive"] = "plain"
+    degree: int | None = None
+    threshold: int | None = None
+    adversary_rate: float = 0.1
+    dropout_rate: float = 0.1
+    server: Literal["semi_malicious", "semi_honest"] = "semi_malicious"
+    allow_unsafe: bool = False
+    min_survivors: int | None = None
+    rounds_per_setup: int = 1
+    clip: float = 4.0
+    bits: int = 20
+    max_weight: int | None = None
+    shards: int | None = None
+    identities: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         literals("secagg", self)
+        positive("secagg", degree=self.degree, threshold=self.threshold, min_survivors=self.min_survivors)
+        positive("secagg", rounds_per_setup=self.rounds_per_setup, clip=self.clip, max_weight=self.max_weight)
+        positive("secagg", shards=self.shards)
+        in_range("secagg", 0, 0.9, adversary_rate=self.adversary_rate, dropout_rate=self.dropout_rate)
+        in_range("secagg", 4, 31, bits=self.bits)
+        if any(len(key) != 64 or set(key) - set("0123456789abcdef") for key in self.identities):
+            raise InputError("secagg.identities: each is 64 hexadecimal digits; leave it out to have them made")
+
+    @property
+    def assumption(self) -> Assumption:
+        """The rates and the server that the parameters must hold against."""
+        return Assumption(self.adversary_rate, self.dropout_rate, self.server)
+
+    def parameters(self, hospitals: int) -> Parameters:
+        """Degree and threshold of a session.
+
+        Raises:
+            InputError: they do not hold at the stated rates, with the nearest that do.
+        """
+        decide = unchecked if self.allow_unsafe else choose
+        try:
+            return decide(hospitals, self.assumption, self.degree, self.threshold)
+        except UnsafeParametersError as error:
+            raise InputError(f"secagg: {error}") from error
+
+    def warning(self, hospitals: int) -> str | None:
+        """What is wrong with parameters that run by `allow_unsafe`; None where nothing is."""
+        parameters = self.parameters(hospitals)
+        reason = objection(parameters, self.assumption)
+        if reason is None:
+            return None
+        return (
+            f"secagg.allow_unsafe: degree {parameters.degree}, threshold {parameters.threshold}: {reason}; "
+            f"the choice {rates_that_hold(parameters)}"
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One hospital that drops out of one round.
+
+    Args:
+        round: counted from 1. hospital: from 0. stage: as in `Dropout`.
+    """
+
+    round: int
+    hospital: int
+    stage: Literal["before_keys", "after_keys", "after_shares", "after_masked_input", "at_unmasking"] = (
+        "after_shares"
+    )
+
+    def __post_init__(self) -> None:
+        literals("faults.dropout.losses", self)
+        positive("faults.dropout.losses", round=self.round)
+        not_negative("faults.dropout.losses", hospital=self.hospital)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Hospitals that drop out of a round and are back in the next.
+
+    Args:
+        rate: chance of each hospital in each round, drawn from `seed`.
+        stage: where in the round: `before_keys`, `after_keys`, `after_shares` (it does not train), and, once its
+            vector is in the sum, `after_masked_input`, `at_unmasking`; `any` draws one of them.
+        losses: further ones by name, such as `[{round: 3, hospital: 2, stage: at_unmasking}]`.
+    """
+
+    rate: float = 0.0
+    stage: Literal["before_keys", "after_keys", "after_shares", "after_masked_input", "at_unmasking", "any"] = (
+        "after_shares"
+    )
+    losses: list[Loss] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        literals("faults.dropout", self)
+        in_range("faults.dropout", 0, 1, rate=self.rate)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong on purpose, and how much of it a run bears.
+
+    Args:
+        dropout: hospitals that drop out. max_failed_rounds: rounds in a row that may end without a new model.
+    """
+
+    dropout: Dropout = field(default_factory=Dropout)
+    max_failed_rounds: int = 3
+
+    def __post_init__(self) -> None:
+        not_negative("faults", max_failed_rounds=self.max_failed_rounds)
 
 
 @dataclass(frozen=True)
@@ -243,8 +386,8 @@ class Experiment:
 
     Args:
         data: images and their split. model: network. training: local training. federation: rounds.
-        privacy: mechanism. secagg: aggregation protocol. evaluation: measurement. ray: placement.
-        tracking: W&B.
+        privacy: mechanism. secagg: aggregation protocol. faults: on purpose. evaluation: measurement.
+        ray: placement. tracking: W&B.
         seed: of every random stream but the split's.
         output: the run's folder; null makes a new one under `runs/`.
     """
@@ -255,6 +398,7 @@ class Experiment:
     federation: Federation = field(default_factory=Federation)
     privacy: Privacy = field(default_factory=Privacy)
     secagg: SecAgg = field(default_factory=SecAgg)
+    faults: Faults = field(default_factory=Faults)
     evaluation: Evaluation = field(default_factory=Evaluation)
     ray: Ray = field(default_factory=Ray)
     tracking: Tracking = field(default_factory=Tracking)
@@ -264,6 +408,27 @@ class Experiment:
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= GREATEST_SEED:
             raise InputError(f"seed is {self.seed}: it must lie between 0 and {GREATEST_SEED}")
+        self._check_secagg()
+
+    def _check_secagg(self) -> None:
+        secagg, federation = self.secagg, self.federation
+        if secagg.identities and len(secagg.identities) != federation.hospitals:
+            raise InputError(
+                f"secagg.identities: {len(secagg.identities)} keys for {federation.hospitals} hospitals; "
+                "give one for each, or none"
+            )
+        if secagg.protocol != "secagg_plus":
+            return
+        parameters = secagg.parameters(federation.cohort_size)
+        if secagg.min_survivors is not None and secagg.min_survivors > parameters.hospitals:
+            raise InputError(
+                f"secagg.min_survivors is {secagg.min_survivors}: only {parameters.hospitals} hospitals take part"
+            )
+        if secagg.rounds_per_setup > 1 and federation.cohort_size < federation.hospitals:
+            raise InputError(
+                "secagg.rounds_per_setup: with federation.participation below 1 the cohort changes from round to "
+                "round; set one of the two to 1"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The experiment as nested plain values, in the order of `experiment.yaml`."""

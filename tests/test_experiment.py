@@ -7,7 +7,7 @@ import pytest
 
 from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
-from lightning_fed.experiment import Data, Experiment, Federation, Model, Training
+from lightning_fed.experiment import Data, Dropout, Experiment, Faults, Federation, Loss, Model, SecAgg, Training
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SECTIONS = {
@@ -51,6 +51,9 @@ ZERO_IS_FINE = {
     "training.warmup_rounds",
     "federation.proximal_mu",
     "ray.gpus_per_hospital",
+    "secagg.adversary_rate",
+    "secagg.dropout_rate",
+    "faults.max_failed_rounds",
 }
 
 
@@ -122,6 +125,77 @@ def test_an_experiment_cannot_be_changed_after_its_checks() -> None:
 def test_plain_values_rebuild_the_same_experiment() -> None:
     experiment = Experiment(data=Data(alpha=0.25), training=Training(lr=0.5), federation=Federation(rounds=3))
     values = experiment.as_dict()
+    values["faults"]["dropout"] = Dropout(**values["faults"]["dropout"])
     rebuilt = {key: SECTIONS[key](**value) if key in SECTIONS else value for key, value in values.items()}
     assert Experiment(**rebuilt) == experiment
     assert list(values) == [field.name for field in dataclasses.fields(Experiment)]
+
+
+def masked(hospitals: int = 10, participation: float = 1.0, **settings: Any) -> Experiment:
+    federation = Federation(hospitals=hospitals, participation=participation)
+    return Experiment(federation=federation, secagg=SecAgg(protocol="secagg_plus", **settings))
+
+
+def test_a_degree_and_threshold_that_do_not_hold_are_refused_with_the_nearest_that_do() -> None:
+    with pytest.raises(InputError, match=r"secagg: degree 4 and threshold 4 are unsafe .* degree 4, threshold 3"):
+        masked(degree=4, threshold=4)
+    assert masked(degree=4, threshold=4, dropout_rate=0.0).secagg.warning(10) is None
+
+
+def test_an_unsafe_choice_that_is_asked_for_runs_with_a_warning_that_says_where_it_would_hold() -> None:
+    secagg = masked(degree=4, threshold=4, allow_unsafe=True).secagg
+    assert (secagg.parameters(10).degree, secagg.parameters(10).threshold) == (4, 4)
+    warning = secagg.warning(10)
+    assert warning is not None
+    assert "only 3 shares are sure to come together" in warning
+    assert "a dropout rate up to 0 " in warning
+
+
+def test_the_papers_degree_and_threshold_are_in_its_config() -> None:
+    secagg = read_experiment(["--config", str(CONFIGS / "paper.yaml")]).secagg
+    assert (secagg.protocol, secagg.degree, secagg.threshold, secagg.max_weight) == ("secagg_plus", 4, 4, 10000)
+
+
+@pytest.mark.parametrize("hospitals", [1, 2])
+def test_secure_aggregation_of_two_is_refused_since_each_would_learn_the_other_s(hospitals: int) -> None:
+    with pytest.raises(InputError, match=f"secagg: {hospitals} hospitals: the sum of two tells each the other's"):
+        masked(hospitals)
+
+
+def test_the_cohort_and_not_the_hospitals_has_to_hold() -> None:
+    with pytest.raises(InputError, match="secagg: 2 hospitals"):
+        masked(10, participation=0.2)
+
+
+def test_a_set_up_for_several_rounds_needs_one_cohort() -> None:
+    with pytest.raises(InputError, match=r"secagg\.rounds_per_setup: with federation\.participation below 1"):
+        masked(participation=0.5, rounds_per_setup=2)
+
+
+def test_more_survivors_than_take_part_are_refused() -> None:
+    with pytest.raises(InputError, match=r"secagg\.min_survivors is 11: only 10 hospitals take part"):
+        masked(min_survivors=11)
+
+
+@pytest.mark.parametrize("keys", [["ab" * 32], ["zz" * 32] * 10])
+def test_identities_that_are_not_one_key_for_each_hospital_are_refused(keys: list[str]) -> None:
+    with pytest.raises(InputError, match=r"secagg\.identities: "):
+        masked(identities=keys)
+
+
+def test_faults_are_checked_by_their_keys() -> None:
+    with pytest.raises(InputError, match=r"faults\.dropout\.rate is 2: it must lie between 0 and 1"):
+        Faults(dropout=Dropout(rate=2))
+    with pytest.raises(InputError, match=r"faults\.dropout\.stage is 'after_key': did you mean 'after_keys'"):
+        Dropout(stage="after_key")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"faults\.dropout\.losses\.round is 0"):
+        Loss(round=0, hospital=1)
+
+
+def test_losses_are_read_from_yaml_and_from_words(tmp_path: Path) -> None:
+    wanted = [Loss(3, 2, "at_unmasking")]
+    path = tmp_path / "losses.yaml"
+    path.write_text("faults: {dropout: {losses: [{round: 3, hospital: 2, stage: at_unmasking}]}}")
+    word = "--faults.dropout.losses=[{round: 3, hospital: 2, stage: at_unmasking}]"
+    assert read_experiment(["--config", str(path)]).faults.dropout.losses == wanted
+    assert read_experiment([word]).faults.dropout.losses == wanted

@@ -14,10 +14,11 @@ HOMES = {"ray": "federation", "wandb": "tracking", "opacus": "privacy", "medmnis
 BELOW = {
     "data": set(),
     "models": set(),
+    "secagg": set(),
     "tracking": set(),
     "report": {"tracking"},
-    "federation": {"data", "models", "tracking"},
-    "studies": {"data", "models", "tracking", "federation", "report"},
+    "federation": {"data", "models", "secagg", "tracking"},
+    "studies": {"data", "models", "secagg", "tracking", "federation", "report"},
 }
 
 

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
+from lightning_fed.federation.aggregator import Shard, Shards
 from lightning_fed.federation.cluster import Cluster
-from lightning_fed.federation.crew import Capacity, Place
+from lightning_fed.federation.crew import Capacity, Lost, Place
 from lightning_fed.federation.lean import lean_imports
 from lightning_fed.federation.memory import keep_freed_memory, return_much_freed_memory
+from lightning_fed.secagg.masks import Mask, Words
+from lightning_fed.secagg.shard import slices
 
 if TYPE_CHECKING:
     from lightning_fed.data.images import ImageData
     from lightning_fed.federation.roster import Member
-
-UPDATE_APART = "fit"
 
 
 class HospitalActor:
@@ -40,15 +42,9 @@ class HospitalActor:
         gpus = context.get_accelerator_ids().get("GPU", [])
         return Place(context.get_node_id(), gpus[0] if gpus else None)
 
-    def fit(self, hospital: int, round: int, weights: Any) -> Any:
-        """Two objects: the report, which the driver reads, and the update, which it only passes on."""
-        return self._done(self.site.fit(hospital, round, weights))
-
     def work(self, method: str, *arguments: Any) -> Any:
-        """Any other method of the site."""
-        return self._done(getattr(self.site, method)(*arguments))
-
-    def _done(self, result: Any) -> Any:
+        """A method of the site; of some tuples the driver passes all but the first value on by reference."""
+        result = getattr(self.site, method)(*arguments)
         return_much_freed_memory()
         return result
 
@@ -75,6 +71,7 @@ class ActorCrew:
         output: Path | None,
     ) -> None:
         self.cluster = cluster
+        self.actors_beside: list[Any] = []
         reference = ray.put(data)
         shell = ray.remote(max_restarts=0, max_task_retries=0)(HospitalActor)
         self.actors: list[Any] = [
@@ -99,19 +96,24 @@ class ActorCrew:
         """A reference to the value in the object store."""
         return ray.put(value)
 
-    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> Any:
-        """Send the call; for `fit` the ticket pairs the references of report and update."""
-        actor = self.actors[site]
-        if method == UPDATE_APART:
-            return tuple(actor.fit.options(num_returns=2).remote(*arguments))
-        return (actor.work.remote(method, *arguments),)
+    def start(self, site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
+        """Send the call; the ticket holds a reference to each object that comes of it."""
+        work = self.actors[site].work
+        if apart:
+            return tuple(work.options(num_returns=1 + apart).remote(method, *arguments))
+        return (work.remote(method, *arguments),)
 
     def wait(self, tickets: Sequence[Any]) -> list[tuple[Any, Any]]:
-        """Those whose first object is there; an update is handed on as a reference."""
+        """Those whose first object is there; the others are handed on as references."""
         by_reference = {ticket[0]: ticket for ticket in tickets}
         ready, _ = ray.wait(list(by_reference), num_returns=1)
-        done = [by_reference[reference] for reference in ready]
-        return [(ticket, (_get(ticket[0]), *ticket[1:]) if ticket[1:] else _get(ticket[0])) for ticket in done]
+        return [(by_reference[reference], _result(by_reference[reference])) for reference in ready]
+
+    def open_shards(self, count: int) -> Shards:
+        """Actors that hold no CPU, spread over the nodes."""
+        shards = ActorShards(count)
+        self.actors_beside.extend(shards.actors)
+        return shards
 
     def fetch(self, value: Any) -> Any:
         """The object, without a copy where it lies on this node."""
@@ -119,17 +121,64 @@ class ActorCrew:
 
     def close(self) -> None:
         """End the actors, and the cluster where it was started for them."""
-        for actor in self.actors:
+        for actor in [*self.actors, *self.actors_beside]:
             ray.kill(actor)
         self.cluster.close()
 
 
+class ActorShards:
+    """One actor for each shard of the aggregator; slices reach it from hospitals by reference.
+
+    A hospital's slices are sent when those of the one before are in, so that a shard never has more than one in
+    hand and one on its way.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        shell = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(Shard)
+        self.actors: list[Any] = [shell.remote() for _ in range(count)]
+        self._adding: list[Any] = []
+
+    def begin(self, length: int, ring_bits: int) -> None:
+        """Start a round's sum of vectors of a length."""
+        begun = [
+            actor.begin.remote(start, stop, ring_bits)
+            for actor, (start, stop) in zip(self.actors, slices(length, self.count), strict=True)
+        ]
+        _get(begun)
+
+    def add(self, parts: Sequence[Any]) -> None:
+        """Hand references on."""
+        _get(self._adding)
+        self._adding = [actor.add.remote(part) for actor, part in zip(self.actors, parts, strict=True)]
+
+    def open(self, masks: Sequence[Mask]) -> Words:
+        """Take the masks away, all shards at the same time."""
+        _get(self._adding)
+        self._adding = []
+        reference = ray.put(masks)
+        return np.concatenate(_get([actor.open.remote(reference) for actor in self.actors]))
+
+
+class LostError(FederationError):
+    """An actor, its node or an object is gone."""
+
+
+def _result(ticket: tuple[Any, ...]) -> Any:
+    """What came of a call: the first object, with references to the others if there are any."""
+    try:
+        first = _get(ticket[0])
+    except LostError as error:
+        return Lost(str(error))
+    return (first, *ticket[1:]) if ticket[1:] else first
+
+
 def _get(reference: Any, timeout: float | None = None) -> Any:
-    """The object.
+    """The object, or the objects of a list.
 
     Raises:
         InputError, FederationError: as the actor raised it.
-        FederationError: the actor, its node or the object was lost, with Ray's reason.
+        LostError: the actor, its node or the object is gone, with Ray's reason.
         GetTimeoutError: it did not come in time.
     """
     try:
@@ -145,4 +194,4 @@ def _get(reference: Any, timeout: float | None = None) -> Any:
         raised_here = [line for line in lines if "lightning_fed.errors.InputError:" in line]
         if raised_here:  # in the actor's construction, of which Ray keeps the text alone
             raise InputError(raised_here[-1].split("InputError:", 1)[1].strip()) from None
-        raise FederationError(f"a hospital's process or its update was lost ({lines[-1]})") from error
+        raise LostError(f"a hospital's process or its update was lost ({lines[-1]})") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ class Checkpoint:
     Args:
         trained: the round, whose evaluation may be missing from `rounds.jsonl` and is then done again.
         weights: global weights (parameters,) after it. server: state of the strategy.
+        last_rounds: the last round that each hospital trained in. failed_in_a_row: rounds without a new model.
     """
 
     trained: TrainedRound
     weights: Vector
     server: dict[str, Any]
+    last_rounds: dict[int, int] = field(default_factory=dict)
+    failed_in_a_row: int = 0
 
     @property
     def round(self) -> int:
@@ -45,6 +48,8 @@ class Checkpoints(RoundFiles):
             "trained": checkpoint.trained.as_dict(),
             "weights": torch.from_numpy(checkpoint.weights),
             "server": checkpoint.server,
+            "last_rounds": checkpoint.last_rounds,
+            "failed_in_a_row": checkpoint.failed_in_a_row,
         }
         return self.save(checkpoint.round, content)
 
@@ -59,7 +64,13 @@ class Checkpoints(RoundFiles):
             try:
                 content = read_whole(self.path(round))
                 trained = TrainedRound.from_dict(content["trained"])
-                return Checkpoint(trained, content["weights"].numpy(), content["server"])
+                return Checkpoint(
+                    trained,
+                    content["weights"].numpy(),
+                    content["server"],
+                    content["last_rounds"],
+                    content["failed_in_a_row"],
+                )
             except (InputError, KeyError, TypeError, AttributeError) as error:
                 errors.append(str(error))
         if errors:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lightning_fed.federation.aggregator import LocalShards, Shards
+
 if TYPE_CHECKING:
     from lightning_fed.federation.site import Site
 
@@ -26,6 +28,13 @@ class Capacity:
     per_gpu: int
 
 
+@dataclass(frozen=True)
+class Lost:
+    """What comes back of work whose site is gone: the reason."""
+
+    reason: str
+
+
 class Crew(Protocol):
     """Sites that can be given work; `Any` is a value that only the crew itself understands."""
 
@@ -36,12 +45,21 @@ class Crew(Protocol):
         """Make a value available to every site, stored once."""
         ...
 
-    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> Any:
-        """Begin `method` at a site; the ticket is for `wait`."""
+    def start(self, site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
+        """Begin `method` at a site; the ticket is for `wait`.
+
+        Args:
+            apart: the method gives a tuple, of which so many last values stay where they are: `wait` gives
+                what stands for them.
+        """
         ...
 
     def wait(self, tickets: Sequence[Any]) -> list[tuple[Any, Any]]:
-        """Block until at least one of the tickets is done; (ticket, result) of each that is."""
+        """Block until at least one of the tickets is done; (ticket, result, or `Lost`) of each that is."""
+        ...
+
+    def open_shards(self, count: int) -> Shards:
+        """Start the aggregator's shards."""
         ...
 
     def fetch(self, value: Any) -> Any:
@@ -67,7 +85,7 @@ class LocalCrew:
         """The value."""
         return value
 
-    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> int:
+    def start(self, site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> int:
         """Do the work at once."""
         self._tickets += 1
         self._results[self._tickets] = getattr(self.site, method)(*arguments)
@@ -80,6 +98,10 @@ class LocalCrew:
     def fetch(self, value: Any) -> Any:
         """The value."""
         return value
+
+    def open_shards(self, count: int) -> Shards:
+        """In this process."""
+        return LocalShards(count)
 
     def close(self) -> None:
         """Nothing to end."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_fed.federation.crew import Crew
+from lightning_fed.errors import FederationError
+from lightning_fed.federation.crew import Crew, Lost
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,16 @@ class Job:
 
     Args:
         site: which, or None for any. method, arguments: what. done: receives the result.
+        apart: last values of the result that stay where they are, see `Crew.start`.
+        lost: told the reason when the site is gone; without it the run ends. Work for any site goes to another.
     """
 
     site: int | None
     method: str
     arguments: tuple[Any, ...]
     done: Callable[[Any], None]
+    apart: int = 0
+    lost: Callable[[str], None] | None = None
 
 
 class Dispatcher:
@@ -31,6 +36,7 @@ class Dispatcher:
         self.crew = crew
         self.queue: list[Job] = []
         self.running: dict[Any, tuple[int, Job]] = {}
+        self.gone: dict[int, str] = {}
 
     @property
     def slots(self) -> int:
@@ -42,33 +48,60 @@ class Dispatcher:
         self.queue.extend(jobs)
 
     def step(self) -> None:
-        """Start what can start, then wait for at least one job and hand on what is done."""
-        self._start_all()
+        """Start what can start, then wait for at least one job and hand on what is done.
+
+        Raises:
+            FederationError: a site is gone whose job says nothing of that, or all of them are.
+        """
+        lost = self._start_all()
         if not self.running:
+            if lost:
+                return
             raise RuntimeError(f"{len(self.queue)} jobs wait and none can start")
         for ticket, result in self.crew.wait(list(self.running)):
-            _, job = self.running.pop(ticket)
-            job.done(result)
+            site, job = self.running.pop(ticket)
+            if isinstance(result, Lost):
+                self.gone[site] = result.reason
+                self._lose(job, result.reason)
+            else:
+                job.done(result)
         self._start_all()
+
+    def _lose(self, job: Job, reason: str) -> None:
+        if job.site is None and len(self.gone) < len(self.crew.places):
+            self.queue.insert(0, job)
+        elif job.lost is None:
+            raise FederationError(reason)
+        else:
+            job.lost(reason)
 
     def run_until(self, finished: Callable[[], bool]) -> None:
         """Step until `finished` says so."""
         while not finished():
             self.step()
 
-    def _start_all(self) -> None:
-        waiting = []
+    def _start_all(self) -> int:
+        """Start what can start; how many jobs were for sites that are gone."""
+        waiting, lost = [], []
         for job in self.queue:
+            if job.site in self.gone:
+                lost.append(job)
+                continue
             site = self._site_for(job)
             if site is None:
                 waiting.append(job)
             else:
-                self.running[self.crew.start(site, job.method, job.arguments)] = (site, job)
+                ticket = self.crew.start(site, job.method, job.arguments, job.apart)
+                self.running[ticket] = (site, job)
         self.queue = waiting
+        for job in lost:
+            assert job.site is not None
+            self._lose(job, self.gone[job.site])
+        return len(lost)
 
     def _site_for(self, job: Job) -> int | None:
         candidates = range(len(self.crew.places)) if job.site is None else [job.site]
-        free = [site for site in candidates if self._is_free(site)]
+        free = [site for site in candidates if site not in self.gone and self._is_free(site)]
         if not free:
             return None
         waiting = Counter(queued.site for queued in self.queue)

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lightning_fed.data.images import ImageData
-from lightning_fed.errors import DivergedError
+from lightning_fed.errors import DivergedError, FederationError
 from lightning_fed.experiment import Experiment
+from lightning_fed.federation.aggregation import open_aggregation
 from lightning_fed.federation.checkpoint import Checkpoint, Checkpoints
 from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
+from lightning_fed.federation.faults import dropouts
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.strategy import GlobalModel, choose_cohort
+from lightning_fed.secagg.errors import RoundAbortedError
 from lightning_fed.seeds import stream
-from lightning_fed.tracking.records import FitReport, Released, RoundRecord, TrainedRound
+from lightning_fed.tracking.records import Dropped, FitReport, Released, RoundRecord, TrainedRound
 
-Fitted = dict[int, tuple[FitReport, Any]]
+
+@dataclass
+class OpenRound:
+    """A round under way.
+
+    Args:
+        number: counted from 1. cohort: hospitals that are asked. begun: when. trained: when the last fit came in.
+        setup_seconds: of exchanging keys. waiting: hospitals that train. reports: of those that have trained.
+        failed: why there will be no new model.
+    """
+
+    number: int
+    cohort: list[int]
+    begun: float
+    trained: float = 0.0
+    setup_seconds: float = 0.0
+    waiting: set[int] = field(default_factory=set)
+    reports: dict[int, FitReport] = field(default_factory=dict)
+    failed: str | None = None
 
 
 class Driver:
@@ -51,7 +74,12 @@ class Driver:
         self.checkpoints, self.on_fit, self.on_close = checkpoints, on_fit, on_close
         self.dispatcher = Dispatcher(crew)
         self.model = model
+        self.aggregation = open_aggregation(
+            experiment, len(model.weights), crew, self.dispatcher.slots, self._reach
+        )
         self.done: TrainedRound | None = None
+        self._last_rounds: dict[int, int] = {}
+        self._failed_in_a_row = 0
 
     def resume(self) -> None:
         """Go on from the last whole checkpoint, if there is one; hospitals take up their own states."""
@@ -60,30 +88,22 @@ class Driver:
             return
         self.done, self.model.weights = checkpoint.trained, checkpoint.weights
         self.model.server.restore(checkpoint.server)
-        last = self._last_rounds(self.done.round)
-        restored: list[None] = []
-        self.dispatcher.submit(
-            Job(self.roster.site_of[hospital], "restore", (hospital, round), restored.append)
-            for hospital, round in last.items()
-        )
-        self.dispatcher.run_until(lambda: len(restored) == len(last))
-
-    def _last_rounds(self, upto: int) -> dict[int, int]:
-        """The last round, up to `upto`, that each hospital trained in; cohorts are a function of the seed."""
-        return {hospital: round for round in range(1, upto + 1) for hospital in self._cohort(round)}
+        self._last_rounds = dict(checkpoint.last_rounds)
+        self._failed_in_a_row = checkpoint.failed_in_a_row
+        self._reach("restore", {hospital: (round,) for hospital, round in self._last_rounds.items()})
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what is left of the federation; after it `self.model` is the last global model."""
         done = self.done
         evaluation = self._evaluation(self.crew.put(self.model.weights)) if done is not None else None
-        for round in range(done.round + 1 if done is not None else 1, self.experiment.federation.rounds + 1):
-            fitted = self._start_round(round, evaluation)
-            while len(fitted) < len(self._cohort(round)) or (evaluation and not evaluation.finished):
+        for number in range(done.round + 1 if done is not None else 1, self.experiment.federation.rounds + 1):
+            round = self._start_round(number, evaluation)
+            while round.waiting or (evaluation and not evaluation.finished):
                 self.dispatcher.step()
                 if evaluation and done and evaluation.finished:
                     yield _record(done, evaluation)
                     evaluation = None
-            done = self._close_round(round, fitted)
+            done = self._close_round(round)
             evaluation = self._evaluation(self.crew.put(self.model.weights))
         if evaluation is not None and done is not None:
             self.dispatcher.submit(evaluation.jobs())
@@ -104,56 +124,118 @@ class Driver:
         self.dispatcher.run_until(lambda: evaluation.finished)
         return evaluation.released()
 
-    @property
-    def cohort_size(self) -> int:
-        """Hospitals in each round."""
-        return len(self._cohort(1))
-
-    def _cohort(self, round: int) -> list[int]:
-        return choose_cohort(self.experiment.federation, stream(self.experiment.seed, "cohort", round))
+    def _reach(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Mapping[int, Any]:
+        """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone."""
+        results: dict[int, Any] = {}
+        missing: list[str] = []
+        self.dispatcher.submit(
+            Job(
+                self.roster.site_of[hospital],
+                method,
+                (hospital, *values),
+                partial(results.__setitem__, hospital),
+                lost=missing.append,
+            )
+            for hospital, values in arguments.items()
+        )
+        self.dispatcher.run_until(lambda: len(results) + len(missing) == len(arguments))
+        return results
 
     def _evaluation(self, weights: Any) -> Evaluation:
         split = self.experiment.evaluation.split
         return Evaluation(self.experiment, self.data, self.roster, split, weights)
 
-    def _start_round(self, round: int, evaluation: Evaluation | None) -> Fitted:
+    def _start_round(self, number: int, evaluation: Evaluation | None) -> OpenRound:
         """Queue the round: as many fits as there is room for, the last round's evaluation, the other fits."""
-        fitted: Fitted = {}
-        self._begun = time.perf_counter()
+        experiment = self.experiment
+        cohort = choose_cohort(experiment.federation, stream(experiment.seed, "cohort", number))
+        round = OpenRound(number, cohort, time.perf_counter())
+        try:
+            training = self.aggregation.begin(number, cohort, dropouts(experiment, number, cohort))
+        except RoundAbortedError as error:
+            round.failed, training = str(error), []
+        round.setup_seconds = time.perf_counter() - round.begun
+        round.trained = time.perf_counter()
+        round.waiting = set(training)
         weights = evaluation.weights if evaluation is not None else self.crew.put(self.model.weights)
-
-        def arrived(result: tuple[FitReport, Any]) -> None:
-            fitted[result[0].hospital] = result
-            self._trained = time.perf_counter()
-            self.on_fit(result[0])
-
-        fits = [
-            Job(self.roster.site_of[hospital], "fit", (hospital, round, weights), arrived)
-            for hospital in self.roster.largest_first(self._cohort(round))
-        ]
+        fits = [self._fit(round, hospital, weights) for hospital in self.roster.largest_first(training)]
         slots = self.dispatcher.slots
         self.dispatcher.submit(fits[:slots])
         self.dispatcher.submit(evaluation.jobs() if evaluation is not None else [])
         self.dispatcher.submit(fits[slots:])
-        return fitted
+        return round
 
-    def _close_round(self, round: int, fitted: Fitted) -> TrainedRound:
-        """Aggregate in the order of hospitals, and rename the checkpoint into place."""
+    def _fit(self, round: OpenRound, hospital: int, weights: Any) -> Job:
+        parts = self.aggregation.parts
+
+        def arrived(result: tuple[Any, ...]) -> None:
+            report: FitReport = result[0]
+            round.waiting.discard(hospital)
+            round.reports[hospital] = report
+            round.trained = time.perf_counter()
+            self._last_rounds[hospital] = round.number
+            self.aggregation.take(hospital, report.images, result[1:])
+            self.on_fit(report)
+
+        def lost(reason: str) -> None:
+            if self.experiment.secagg.protocol == "plain":
+                raise FederationError(reason)
+            round.waiting.discard(hospital)
+
+        arguments = (hospital, round.number, weights, parts)
+        return Job(self.roster.site_of[hospital], "fit", arguments, arrived, apart=parts, lost=lost)
+
+    def _close_round(self, round: OpenRound) -> TrainedRound:
+        """Aggregate in the order of hospitals, and rename the checkpoint into place.
+
+        Raises:
+            DivergedError: the new weights are not finite.
+            FederationError: more rounds in a row than may fail gave no new model.
+        """
         begun = time.perf_counter()
-        cohort = sorted(fitted)
-        self.model.advance((fitted[h][0].images, self.crew.fetch(fitted[h][1])) for h in cohort)
-        if not np.isfinite(self.model.weights).all():
-            raise DivergedError(f"round {round}: the weights are not finite any more; lower training.lr")
+        counted = self._aggregate(round)
         self.done = TrainedRound(
-            round=round,
-            reports=tuple(fitted[h][0] for h in cohort),
-            train_seconds=self._trained - self._begun,
+            round=round.number,
+            reports=tuple(round.reports[hospital] for hospital in sorted(round.reports)),
+            train_seconds=round.trained - round.begun - round.setup_seconds,
             aggregate_seconds=time.perf_counter() - begun,
+            setup_seconds=round.setup_seconds,
+            cohort=tuple(round.cohort),
+            counted=counted,
+            dropped=tuple(Dropped(*lost) for lost in sorted(self.aggregation.lost.items())),
+            refusals=tuple(self.aggregation.refusals),
+            failed=round.failed,
         )
         if self.checkpoints is not None:
-            self.checkpoints.store(Checkpoint(self.done, self.model.weights, self.model.server.state()))
+            state = self.model.server.state()
+            self.checkpoints.store(
+                Checkpoint(self.done, self.model.weights, state, self._last_rounds, self._failed_in_a_row)
+            )
         self.on_close(self.done)
+        if self._failed_in_a_row > self.experiment.faults.max_failed_rounds:
+            raise FederationError(
+                f"round {round.number} gave no new model ({round.failed}), the {self._failed_in_a_row}. in a row; "
+                "faults.max_failed_rounds says how many may"
+            )
         return self.done
+
+    def _aggregate(self, round: OpenRound) -> tuple[int, ...]:
+        """Move the model by the round's mean; the hospitals that are in it."""
+        if round.failed is None:
+            try:
+                aggregate = self.aggregation.close()
+            except RoundAbortedError as error:
+                round.failed = str(error)
+            else:
+                self._failed_in_a_row = 0
+                self.model.advance(aggregate.mean)
+                if not np.isfinite(self.model.weights).all():
+                    raise DivergedError(
+                        f"round {round.number}: the weights are not finite any more; lower training.lr"
+                    )
+                return aggregate.counted
+        self._failed_in_a_row += 1
+        return ()
 
 
 def _record(trained: TrainedRound, evaluation: Evaluation) -> RoundRecord:

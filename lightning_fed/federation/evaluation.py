@@ -45,7 +45,13 @@ class Evaluation:
     def jobs(self) -> list[Job]:
         """The work: a shard is one batch, so that the result does not depend on who does it."""
         return [self._shard_job(start) for start in range(0, len(self.labels), self.batch_size)] + [
-            Job(site, "score_hospital", (hospital, self.weights), self.scores.append)
+            Job(
+                site,
+                "score_hospital",
+                (hospital, self.weights),
+                self.scores.append,
+                lost=lambda _: self.scores.append(None),
+            )
             for hospital, site in self.site_of.items()
         ]
 

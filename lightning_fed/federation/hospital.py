@@ -88,6 +88,12 @@ class Hospital:
             seconds=time.perf_counter() - start,
         )
 
+    def take_update(self) -> Vector:
+        """The last round's update (parameters,), once: the hospital keeps no copy."""
+        update, self.update = self.update, None
+        assert update is not None, "a hospital trains before it sends"
+        return update
+
     def _train(self, trainer: pl.Trainer) -> None:
         interrupt = signal.getsignal(signal.SIGINT)
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,14 +20,20 @@ from lightning_fed.data.datamodule import HospitalData
 from lightning_fed.data.images import ImageData, Pixels
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
+from lightning_fed.federation.enrolment import client_of, directory_of, encoding_of, terms_of
 from lightning_fed.federation.hospital import Hospital
+from lightning_fed.federation.outbox import AdditiveOutbox, MaskedOutbox, Outbox, PlainOutbox
 from lightning_fed.federation.roster import Member
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.metrics import score
-from lightning_fed.models.vector import Vector, load_vector
+from lightning_fed.models.vector import Vector, load_vector, to_vector
+from lightning_fed.secagg.additive import add_up
+from lightning_fed.secagg.client import Client
+from lightning_fed.secagg.conductor import refuse_politely
+from lightning_fed.secagg.masks import Words
 from lightning_fed.seeds import derive
-from lightning_fed.tracking.records import FitReport, HospitalScore
+from lightning_fed.tracking.records import HospitalScore
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Site:
         _claim_gpu(experiment.ray.gpus_per_hospital)
         self.experiment, self.data = experiment, data
         self.hospitals = {member.hospital: self._hospital(member, output) for member in members}
+        self.clients: dict[int, Client] = {}
+        self.outboxes = self._outboxes(output)
         self._evaluator: Classifier | None = None
 
     def _hospital(self, member: Member, output: Path | None) -> Hospital:
@@ -61,15 +70,39 @@ class Site:
         states = HospitalStates(output, member.hospital) if output is not None else None
         return Hospital(member.hospital, self.experiment, images, self._classifier(), states)
 
+    def _outboxes(self, output: Path | None) -> Mapping[int, Outbox]:
+        experiment = self.experiment
+        if experiment.secagg.protocol == "plain":
+            return dict.fromkeys(self.hospitals, PlainOutbox())
+        if experiment.secagg.protocol == "additive":
+            encoding = encoding_of(experiment)
+            return {hospital: AdditiveOutbox(experiment, hospital, encoding) for hospital in self.hospitals}
+        parameters = len(to_vector(self._classifier().network))
+        terms, directory = terms_of(experiment, parameters), directory_of(experiment)
+        self.clients = {
+            hospital: client_of(experiment, hospital, terms, directory, output) for hospital in self.hospitals
+        }
+        return {hospital: MaskedOutbox(experiment, client) for hospital, client in self.clients.items()}
+
     def _classifier(self) -> Classifier:
         return build_classifier(self.experiment, self.data)
 
-    def fit(self, hospital: int, round: int, weights: Vector) -> tuple[FitReport, Vector]:
-        """One hospital's round under the plain protocol: its report, and its update (parameters,) in clear."""
+    def fit(self, hospital: int, round: int, weights: Vector, parts: int = 1) -> tuple[Any, ...]:
+        """One hospital's round: its report, and what leaves it of its update, in so many parts."""
         report = self.hospitals[hospital].fit(round, weights)
-        update = self.hospitals[hospital].update
-        assert update is not None
-        return report, update
+        update = self.hospitals[hospital].take_update()
+        parcel = self.outboxes[hospital].send(round, update, report.images, parts)
+        report = replace(report, saturated=parcel.saturated, protect_seconds=parcel.seconds)
+        return report, *parcel.parts
+
+    def secagg(self, hospital: int, method: str, message: Any) -> Any:
+        """A message of the aggregator to one hospital's SecAgg+ client: its answer, or its refusal."""
+        client = self.clients[hospital]
+        return refuse_politely(hospital, lambda: getattr(client, method)(message))
+
+    def add_shares(self, hospital: int, *shares: Words) -> Words:
+        """The sum of the additive shares that one hospital received."""
+        return add_up(shares, len(shares[0]))
 
     def score_hospital(self, hospital: int, weights: Vector) -> HospitalScore | None:
         """The global model on one hospital's held-out images; None where it holds none out."""

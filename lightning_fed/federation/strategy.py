@@ -108,12 +108,12 @@ class GlobalModel:
         """
         return GlobalModel(to_vector(network), Server(federation, trainable_entries(network)))
 
-    def advance(self, updates: Iterable[tuple[int, Vector]]) -> None:
-        """Move by the mean of pairs of images and update, in the order of hospitals."""
-        self.weights = self.server.apply(self.weights, mean_update(updates))
+    def advance(self, mean: Vector) -> None:
+        """Move by a mean update (parameters,)."""
+        self.weights = self.server.apply(self.weights, mean)
 
 
 def choose_cohort(federation: Federation, generator: np.random.Generator) -> list[int]:
     """The hospitals of one round, ascending: a uniform sample of `participation` of them, at least one."""
-    count = max(1, round(federation.participation * federation.hospitals))
-    return sorted(int(h) for h in generator.choice(federation.hospitals, count, replace=False))
+    chosen = generator.choice(federation.hospitals, federation.cohort_size, replace=False)
+    return sorted(int(hospital) for hospital in chosen)

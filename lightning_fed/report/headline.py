@@ -6,7 +6,7 @@ from html import escape
 
 from lightning_fed.report.markup import MEANINGS, duration, facts, number, paragraph, percent, tag, tile
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.records import PrivacySummary, Result
+from lightning_fed.tracking.records import PrivacySummary, Result, SecAggSummary
 
 STATUSES = {
     "completed": "completed",
@@ -73,8 +73,27 @@ def _facts(run: Run) -> dict[str, str]:
     told["images of hospitals"] = f"{sum(result.data.images_by_hospital):,}"
     told["image size"] = f"{result.data.size} x {result.data.size}"
     told["test loss"] = f"{number(result.test.loss)} nats"
-    told["aggregation"] = result.secagg.protocol
-    told["upload, each hospital"] = f"{result.secagg.upload_bytes_per_hospital / 1e6:,.2f} MB a round"
+    return told | _aggregation(result.secagg)
+
+
+def _aggregation(secagg: SecAggSummary) -> dict[str, str]:
+    told = {"aggregation": secagg.protocol}
+    if secagg.degree is not None:
+        told["degree, threshold"] = f"{secagg.degree}, {secagg.threshold}"
+    told["upload, each hospital"] = f"{secagg.upload_bytes_per_hospital / 1e6:,.2f} MB a round"
+    if secagg.dropped:
+        stages = ", ".join(
+            f"{count} {stage.replace('_', ' ')}" for stage, count in secagg.dropped_by_stage.items()
+        )
+        told["hospitals dropped out"] = f"{secagg.dropped} ({stages})"
+    if secagg.failed_rounds:
+        told["rounds without a new model"] = str(secagg.failed_rounds)
+    if secagg.ring_bits is not None:
+        told["ring"] = f"{secagg.ring_bits} bits"
+        told["aggregation work"] = duration(secagg.seconds)
+        told["coordinates clipped"] = f"{secagg.saturated:,}"
+    if secagg.warning:
+        told["warning"] = secagg.warning
     return told
 
 

@@ -44,6 +44,14 @@ class RoundSeconds:
 
 
 @dataclass(frozen=True)
+class RoundAggregation:
+    """Whose updates are in the round's model, and why there is none if there is none."""
+
+    counted: tuple[int, ...] = ()
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
 class RoundLine:
     """One line of `rounds.jsonl`."""
 
@@ -52,6 +60,7 @@ class RoundLine:
     images: tuple[int, ...]
     seconds: RoundSeconds
     released: Released
+    aggregation: RoundAggregation = field(default_factory=RoundAggregation)
     diagnostic: Diagnostic = field(default_factory=lambda: Diagnostic(None))
 
     @property

@@ -127,6 +127,8 @@ def _row(line: RoundLine) -> dict[str, str]:
     return {
         "round": str(line.round),
         "hospitals": str(len(line.cohort)),
+        "in the sum": str(len(line.aggregation.counted)) if line.aggregation.counted else UNDEFINED,
+        "failed": line.aggregation.failed or UNDEFINED,
         "accuracy (released)": percent(scores.accuracy, 2),
         "balanced (released)": percent(scores.balanced_accuracy, 2),
         "AUROC (released)": number(scores.auroc, 4),

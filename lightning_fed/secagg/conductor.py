@@ -12,6 +12,8 @@ from lightning_fed.secagg.messages import Terms
 from lightning_fed.secagg.server import AdvertiseStage, Session, Unmasking, open_session
 
 STAGES = ("before_keys", "after_keys", "after_shares", "after_masked_input", "at_unmasking")
+LOST_AT = dict(zip(("advertise", "share_keys", "receive", "sign", "unmask"), STAGES, strict=True))
+"""Where a hospital was lost that does not answer to a message of that name."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Conductor:
         terms: of the experiment. directory: pinned identities. ask: reaches the hospitals.
 
     Attributes:
-        lost: the stage at which each hospital was lost, of those lost since the last set-up or round.
+        lost: the stage at which each hospital was lost, of those lost since `forget`.
         refusals: the reasons of those that said no, or whose message the server refused.
     """
 
@@ -45,26 +47,25 @@ class Conductor:
         self.lost: dict[int, str] = {}
         self.refusals: list[Refusal] = []
 
+    def forget(self) -> None:
+        """A new round: nobody is lost yet."""
+        self.lost, self.refusals = {}, []
+
     def set_up(self, cohort: Iterable[int], first_round: int, rounds: int = 1, attempt: int = 1) -> Session:
         """Advertise and share keys for some rounds.
 
         Raises:
             RoundAbortedError: too few hospitals are left.
         """
-        self.lost, self.refusals = {}, []
         opening = open_session(self.terms, cohort, first_round, rounds, attempt)
         advertise = AdvertiseStage(self.terms, opening, self.directory)
-        keys = self._collect(
-            "advertise", dict.fromkeys(opening.cohort, opening), lambda _, sent: advertise.add(sent), STAGES[0]
-        )
+        openings = dict.fromkeys(opening.cohort, opening)
+        keys = self._collect("advertise", openings, lambda _, sent: advertise.add(sent))
         share = advertise.close()
-        sharers = self._collect(
-            "share_keys", {hospital: share.book(hospital) for hospital in keys}, share.add, STAGES[1]
-        )
+        books = {hospital: share.book(hospital) for hospital in keys}
+        sharers = self._collect("share_keys", books, share.add)
         session = share.close()
-        self._collect(
-            "receive", {hospital: session.deal(hospital) for hospital in sharers}, lambda *_: None, STAGES[2]
-        )
+        self._collect("receive", {hospital: session.deal(hospital) for hospital in sharers}, lambda *_: None)
         return session
 
     def open(self, session: Session, round: int, uploaded: Iterable[int]) -> Unmasking:
@@ -74,33 +75,24 @@ class Conductor:
             RoundAbortedError: too few hospitals are left, or their shares do not fit.
         """
         uploaded = set(uploaded)
-        self.lost.update({hospital: STAGES[2] for hospital in session.sharers if hospital not in uploaded})
+        missing = (hospital for hospital in session.sharers if hospital not in uploaded)
+        self.lost.update(dict.fromkeys(missing, LOST_AT["receive"]))
         sign = session.survivors(round, uploaded)
-        self._collect(
-            "sign",
-            dict.fromkeys(sign.listed.survivors, sign.listed),
-            lambda _, sent: sign.add(sent),
-            STAGES[3],
-        )
+        lists = dict.fromkeys(sign.listed.survivors, sign.listed)
+        self._collect("sign", lists, lambda _, sent: sign.add(sent))
         unmask = sign.close()
-        self._collect(
-            "unmask",
-            {hospital: unmask.request(hospital) for hospital in unmask.asked},
-            lambda _, sent: unmask.add(sent),
-            STAGES[4],
-        )
+        requests = {hospital: unmask.request(hospital) for hospital in unmask.asked}
+        self._collect("unmask", requests, lambda _, sent: unmask.add(sent))
         return unmask.close()
 
-    def _collect(
-        self, stage: str, messages: Mapping[int, Any], take: Callable[[int, Any], None], lost_at: str
-    ) -> list[int]:
+    def _collect(self, method: str, messages: Mapping[int, Any], take: Callable[[int, Any], None]) -> list[int]:
         """Ask all, take what came back, and note those of whom nothing did."""
-        answers = self.ask(stage, messages)
+        answers = self.ask(method, messages)
         taken = []
         for hospital in messages:
             answer = answers.get(hospital)
             if hospital not in answers:
-                self.lost[hospital] = lost_at
+                self.lost[hospital] = LOST_AT[method]
                 continue
             if not isinstance(answer, Refusal):
                 try:
@@ -110,7 +102,7 @@ class Conductor:
                 except ProtocolError as error:
                     answer = Refusal(hospital, str(error))
             self.refusals.append(answer)
-            self.lost[hospital] = lost_at
+            self.lost[hospital] = LOST_AT[method]
         return taken
 
 

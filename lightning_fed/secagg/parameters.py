@@ -154,7 +154,8 @@ def unchecked(
         )
     default = _default(hospitals, assumption)
     if degree is None:
-        return Parameters(hospitals, default.degree, threshold if threshold is not None else default.threshold)
+        degree = default.degree
+        threshold = default.threshold if threshold is None else threshold
     if degree % 2 and degree < hospitals - 1:
         raise UnsafeParametersError(
             f"degree {degree} is odd: a ring has as many neighbours on either side; take {degree - 1 or 2} "
@@ -165,7 +166,13 @@ def unchecked(
         threshold = _bounds(Parameters(hospitals, degree, 0), assumption).least
         if degree == hospitals - 1:
             threshold = max(threshold, complete_graph(hospitals).threshold)
-    return Parameters(hospitals, degree, threshold)
+    wanted = Parameters(hospitals, degree, threshold)
+    if degree < 2 or not SMALLEST_THRESHOLD <= threshold <= wanted.holders:
+        raise UnsafeParametersError(
+            f"degree {degree} with threshold {threshold} cannot work: a hospital has 2 neighbours or more, and "
+            f"{SMALLEST_THRESHOLD} to {wanted.holders} of the {wanted.holders} shares open a secret"
+        )
+    return wanted
 
 
 def _default(hospitals: int, assumption: Assumption) -> Parameters:

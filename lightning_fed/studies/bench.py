@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
 from lightning_fed.studies.bench_federation import FederationJob, bench_federation
+from lightning_fed.studies.bench_secagg import SecAggJob, bench_secagg
 
-BENCHES = ("federation",)
+BENCHES = ("federation", "secagg")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,14 +30,22 @@ def bench_command(words: Sequence[str]) -> int:
     parser.add_argument("--hospitals", type=int, default=10)
     parser.add_argument("--images", type=int, default=1195, help="training images of each hospital")
     parser.add_argument("--width", type=int, default=16, help="of DPResNet")
-    parser.add_argument("--rounds", type=int, default=6, help="the first is not counted")
+    parser.add_argument("--rounds", type=int, help="federation: 6, of which the first is not counted; secagg: 3")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a process")
+    parser.add_argument("--parameters", type=int, default=4_802_120, help="secagg: length of an update")
     parser.add_argument(
         "--packed_only", action="store_true", help="leave out a process each, and with it the top-level figures"
     )
     options = parser.parse_args(list(words))
     if options.name not in BENCHES:
         raise InputError(f"no benchmark '{options.name}': {suggestion(options.name, BENCHES)}")
-    job = FederationJob(options.hospitals, options.images, options.width, options.rounds, options.threads)
-    print(json.dumps(bench_federation(job, options.packed_only)))
+    if options.name == "secagg":
+        figures = bench_secagg(
+            SecAggJob(options.hospitals, options.parameters, 3 if options.rounds is None else options.rounds)
+        )
+    else:
+        rounds = 6 if options.rounds is None else options.rounds
+        job = FederationJob(options.hospitals, options.images, options.width, rounds, options.threads)
+        figures = bench_federation(job, options.packed_only)
+    print(json.dumps(figures))
     return 0

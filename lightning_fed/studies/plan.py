@@ -8,6 +8,7 @@ import torch
 
 from lightning_fed.data.datamodule import Plan
 from lightning_fed.experiment import Experiment
+from lightning_fed.federation.enrolment import encoding_of, enrol, unsafe_choice, upload_bytes
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.studies.single import Prepared, prepare, resolve
 
@@ -21,6 +22,7 @@ def plan_lines(experiment: Experiment) -> list[str]:
         InputError: the experiment or a file that it names does not fit.
     """
     prepared = prepare(resolve(experiment))
+    experiment, _ = enrol(experiment, prepared.roster)
     federation = experiment.federation
     steps = [_steps(prepared, hospital) for hospital in range(federation.hospitals)]
     sizes = [len(member.train) for member in prepared.roster.members]
@@ -33,12 +35,30 @@ def plan_lines(experiment: Experiment) -> list[str]:
         f"{4 * parameters / 1e6:.1f} MB in an update",
         f"federation: {federation.hospitals} hospitals, {federation.rounds} rounds, "
         f"{min(steps)} to {max(steps)} steps at a hospital in a round",
-        "aggregation: plain; the server sees every hospital's update",
+        f"aggregation: {_aggregation(experiment, parameters)}",
         "privacy: none; epsilon is infinite and no noise is added",
         f"time: about {seconds / 60:.1f} CPU-minutes a round, "
         f"{federation.rounds * seconds / 3600:.2f} CPU-hours in all, measured by {MEASURED_STEPS} steps here",
         f"memory: about {_memory_gigabytes(prepared, parameters):.1f} GB for the hospitals' processes",
     ]
+
+
+def _aggregation(experiment: Experiment, parameters: int) -> str:
+    """The protocol, what it hides, and what it sends."""
+    sent = f"{upload_bytes(experiment, parameters) / 1e6:.1f} MB sent by a hospital in a round"
+    if experiment.secagg.protocol == "plain":
+        return f"plain; the server sees every hospital's update; {sent}"
+    encoding = encoding_of(experiment)
+    ring = f"sums modulo 2^{encoding.ring_bits} of {encoding.bits}-bit integers, {sent}"
+    if experiment.secagg.protocol == "additive":
+        return f"additive; the server sees the sum alone, and none if one hospital drops out; {ring}"
+    agreed = experiment.secagg.parameters(experiment.federation.cohort_size)
+    warning = unsafe_choice(experiment)
+    return (
+        f"secagg_plus; degree {agreed.degree}, threshold {agreed.threshold} of {agreed.holders} shares; the "
+        f"server sees the sum of {experiment.secagg.min_survivors or agreed.threshold} hospitals or more; {ring}"
+        + (f"; warning: {warning}" if warning else "")
+    )
 
 
 def _steps(prepared: Prepared, hospital: int) -> int:

@@ -17,6 +17,7 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.driver import Driver
+from lightning_fed.federation.enrolment import enrol, save_identities, unsafe_choice
 from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel
@@ -98,11 +99,17 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     if not resume:
         folder.refuse_existing()
     prepared = prepare(experiment)
+    experiment, identities = enrol(experiment, prepared.roster)
+    prepared = replace(prepared, experiment=experiment)
     processes = len(prepared.roster.groups) if experiment.ray.enabled else 1
     say(f"{prepared.data.title}: {experiment.federation.hospitals} hospitals start in {processes} processes")
     say(f"run folder: {folder.path}")
+    warning = unsafe_choice(experiment)
+    if warning is not None:
+        say(f"warning: {warning}")
     if not resume:
         folder.create(experiment.as_dict())
+        save_identities(folder.path, identities)
     with _Start(folder, new=not resume) as start:
         tracker = start.enter_context(WandbRun(experiment, folder.path))
         crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))
@@ -155,7 +162,7 @@ def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: Wandb
     federation = prepared.experiment.federation
     done = driver.done.round if driver.done else 0
     folder.keep_rounds(before=done)
-    with RunConsole(federation.rounds, driver.cohort_size, done + 1) as console:
+    with RunConsole(federation.rounds, federation.cohort_size, done + 1) as console:
         driver.on_fit = console.fitted
         for record in driver.rounds():
             folder.add_round(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
+from lightning_fed.federation.enrolment import encoding_of, unsafe_choice, upload_bytes
 from lightning_fed.federation.roster import Roster
 from lightning_fed.tracking.records import (
     DataSummary,
@@ -51,18 +53,31 @@ def summarise(
         hospital_accuracy=_hospital_accuracy(lines[-1]["diagnostic"]["hospitals"]),
         data=summarise_data(data, roster),
         privacy=PrivacySummary(),
-        secagg=SecAggSummary(
-            protocol="plain",
-            degree=None,
-            threshold=None,
-            dropped=0,
-            upload_bytes_per_hospital=4 * parameters,
-            seconds=seconds.aggregate,
-        ),
+        secagg=summarise_secagg(experiment, lines, parameters),
         seconds=seconds,
         evaluation_split=experiment.evaluation.split,
         output=str(experiment.output),
         versions=versions(),
+    )
+
+
+def summarise_secagg(experiment: Experiment, lines: Lines, parameters: int) -> SecAggSummary:
+    """The aggregation of a run and what it cost; see `SecAggSummary`."""
+    stages = [lost["stage"] for line in lines for lost in line["aggregation"]["dropped"]]
+    plain, masked = (experiment.secagg.protocol == name for name in ("plain", "secagg_plus"))
+    agreed = experiment.secagg.parameters(experiment.federation.cohort_size) if masked else None
+    return SecAggSummary(
+        protocol=experiment.secagg.protocol,
+        degree=agreed.degree if agreed else None,
+        threshold=agreed.threshold if agreed else None,
+        dropped=len(stages),
+        upload_bytes_per_hospital=upload_bytes(experiment, parameters),
+        seconds=sum(line["seconds"][kind] for line in lines for kind in ("setup", "protect", "aggregate")),
+        dropped_by_stage=dict(Counter(stages)),
+        failed_rounds=sum(line["aggregation"]["failed"] is not None for line in lines),
+        saturated=sum(fit["saturated"] for line in lines for fit in line["diagnostic"]["fits"]),
+        ring_bits=None if plain else encoding_of(experiment).ring_bits,
+        warning=unsafe_choice(experiment),
     )
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_fed.tracking.records import FitReport, Result, RoundRecord
+from lightning_fed.tracking.records import FitReport, Result, RoundRecord, SecAggSummary
 
 
 class RunConsole:
@@ -85,7 +85,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     return (
         f"round {record.round:>{len(str(rounds))}}/{rounds}  accuracy {accuracy_text(record)}  "
         f"loss {record.released.loss:.3f}  train {trained.train_seconds:.1f} s  "
-        f"hospitals {len(trained.reports)}"
+        f"hospitals {len(trained.counted)}" + (f"  no new model: {trained.failed}" if trained.failed else "")
     )
 
 
@@ -102,6 +102,21 @@ def result_lines(result: Result) -> list[str]:
             f"hospitals' own accuracy: worst {100 * told.worst:.1f} %, best {100 * told.best:.1f} %, "
             f"mean {100 * told.mean:.1f} % (diagnostic)"
         )
+    if result.secagg.protocol != "plain":
+        lines.append(_aggregation_line(result.secagg))
     if result.privacy.epsilon is None:
         lines.append(f"privacy: no guarantee; {result.privacy.reason}")
     return lines
+
+
+def _aggregation_line(secagg: SecAggSummary) -> str:
+    """Such as `aggregation: secagg_plus, degree 9, threshold 7; 3 dropped out (3 after shares); ...`."""
+    agreed = "" if secagg.degree is None else f", degree {secagg.degree}, threshold {secagg.threshold}"
+    stages = ", ".join(f"{count} {stage.replace('_', ' ')}" for stage, count in secagg.dropped_by_stage.items())
+    return (
+        f"aggregation: {secagg.protocol}{agreed}; {secagg.dropped} dropped out"
+        + (f" ({stages})" if stages else "")
+        + (f", {secagg.failed_rounds} rounds gave no new model" if secagg.failed_rounds else "")
+        + f"; {secagg.upload_bytes_per_hospital / 1e6:.2f} MB sent by a hospital in a round, "
+        f"{secagg.seconds:.1f} s of keys, masks and sums; {secagg.saturated:,} coordinates clipped"
+    )

@@ -58,7 +58,8 @@ class RunFolder:
     def remove_unstarted(self) -> None:
         """Take back what `create` made, of a run that could not start; other files in the folder stay."""
         self.experiment.unlink(missing_ok=True)
-        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        for name in ("wandb", "hospitals"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
 

@@ -17,6 +17,7 @@ class FitReport:
     Args:
         hospital, round: whose and when. images: it trained on. steps: optimizer steps.
         loss: mean training loss in nats. seconds: from weights received to update ready.
+        saturated: coordinates clipped for secure aggregation. protect_seconds: of quantising and masking.
     """
 
     hospital: int
@@ -25,6 +26,19 @@ class FitReport:
     steps: int
     loss: float
     seconds: float
+    saturated: int = 0
+    protect_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A hospital that was lost in a round, and the stage: `before_keys` ... `at_unmasking`.
+
+    Up to `after_shares` its update is not in the sum; after that it is.
+    """
+
+    hospital: int
+    stage: str
 
 
 @dataclass(frozen=True)
@@ -60,14 +74,23 @@ class TrainedRound:
     """A round whose new global model exists and is not yet evaluated.
 
     Args:
-        round: counted from 1. reports: by hospital, in the cohort's order.
+        round: counted from 1. reports: of those that trained, in the cohort's order.
         train_seconds: wall time of the hospitals' training. aggregate_seconds: wall time after it.
+        setup_seconds: wall time of the exchange of keys before it. cohort: the hospitals that were asked.
+        counted: those whose updates are in the new model. dropped: those that were lost, and where.
+        refusals: what hospitals said no to. failed: why there is no new model; None where there is one.
     """
 
     round: int
     reports: tuple[FitReport, ...]
     train_seconds: float
     aggregate_seconds: float
+    setup_seconds: float = 0.0
+    cohort: tuple[int, ...] = ()
+    counted: tuple[int, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    refusals: tuple[str, ...] = ()
+    failed: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values."""
@@ -77,7 +100,9 @@ class TrainedRound:
     def from_dict(values: dict[str, Any]) -> TrainedRound:
         """The round that `as_dict` gave."""
         reports = tuple(FitReport(**report) for report in values["reports"])
-        return TrainedRound(**{**values, "reports": reports})
+        dropped = tuple(Dropped(**lost) for lost in values["dropped"])
+        lists = {name: tuple(values[name]) for name in ("cohort", "counted", "refusals")}
+        return TrainedRound(**{**values, **lists, "reports": reports, "dropped": dropped})
 
 
 @dataclass(frozen=True)
@@ -95,10 +120,11 @@ class RoundRecord:
         return self.trained.round
 
     @property
-    def train_loss(self) -> float:
-        """Mean training loss over the cohort's images, in nats; diagnostic."""
+    def train_loss(self) -> float | None:
+        """Mean training loss over the images of those that trained, in nats; diagnostic."""
         reports = self.trained.reports
-        return sum(report.loss * report.images for report in reports) / sum(r.images for r in reports)
+        images = sum(report.images for report in reports)
+        return sum(report.loss * report.images for report in reports) / images if images else None
 
     def as_dict(self) -> dict[str, Any]:
         """The line as nested plain values, each metric under its tag."""
@@ -111,12 +137,26 @@ class RoundRecord:
                 "train": self.trained.train_seconds,
                 "aggregate": self.trained.aggregate_seconds,
                 "evaluate": self.evaluate_seconds,
+                "setup": self.trained.setup_seconds,
+                "protect": sum(report.protect_seconds for report in self.trained.reports),
+            },
+            "aggregation": {
+                "asked": list(self.trained.cohort),
+                "counted": list(self.trained.counted),
+                "dropped": [asdict(lost) for lost in self.trained.dropped],
+                "refusals": list(self.trained.refusals),
+                "failed": self.trained.failed,
             },
             "released": asdict(self.released),
             "diagnostic": {
                 "train_loss": self.train_loss,
                 "fits": [
-                    {"hospital": report.hospital, "loss": report.loss, "seconds": report.seconds}
+                    {
+                        "hospital": report.hospital,
+                        "loss": report.loss,
+                        "seconds": report.seconds,
+                        "saturated": report.saturated,
+                    }
                     for report in self.trained.reports
                 ],
                 "hospitals": [
@@ -183,7 +223,16 @@ class PrivacySummary:
 
 @dataclass(frozen=True)
 class SecAggSummary:
-    """The aggregation protocol and its cost."""
+    """The aggregation protocol and its cost.
+
+    Args:
+        protocol: its name. degree, threshold: of SecAgg+. dropped: losses of hospitals, over all rounds.
+        upload_bytes_per_hospital: of vectors, in a round. seconds: wall time of exchanging keys and of
+            aggregation, and the hospitals' work of quantising and masking, over all rounds.
+        dropped_by_stage: the losses by stage. failed_rounds: rounds without a new model.
+        saturated: coordinates that were clipped, over all rounds and hospitals. ring_bits: of the sum.
+        warning: what is wrong with an unsafe choice that was asked for.
+    """
 
     protocol: str
     degree: int | None
@@ -191,6 +240,11 @@ class SecAggSummary:
     dropped: int
     upload_bytes_per_hospital: int
     seconds: float
+    dropped_by_stage: dict[str, int] = field(default_factory=dict)
+    failed_rounds: int = 0
+    saturated: int = 0
+    ring_bits: int | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class WandbRun:
                 "run 'wandb login' or set tracking.wandb to offline"
             ) from error
         run.define_metric("round")
-        for name in ("released/*", "diagnostic/*", "seconds/*"):
+        for name in ("released/*", "diagnostic/*", "seconds/*", "secagg/*"):
             run.define_metric(name, step_metric="round")
         return run
 
@@ -68,6 +68,8 @@ class WandbRun:
         for tag in ("released", "diagnostic", "seconds"):
             values = {name: value for name, value in line[tag].items() if isinstance(value, int | float)}
             numbers |= {f"{tag}/{name}": value for name, value in values.items()}
+        for kind in ("counted", "dropped"):
+            numbers[f"secagg/{kind}"] = len(line["aggregation"][kind])
         self.run.log(numbers | {"diagnostic/hospitals": self._table(record)}, step=record.round)
 
     def _table(self, record: RoundRecord) -> Any:

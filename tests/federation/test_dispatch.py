@@ -24,7 +24,7 @@ class Rehearsal:
     def put(self, value: Any) -> Any:
         return value
 
-    def start(self, site: int, method: str, arguments: tuple[Any, ...]) -> int:
+    def start(self, site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> int:
         assert site not in self.busy.values(), f"site {site} is given two jobs"
         ticket = len(self.started)
         self.busy[ticket] = site

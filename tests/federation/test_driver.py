@@ -64,8 +64,8 @@ def test_flipping_every_diagnostic_leaves_the_final_weights_unchanged() -> None:
     site = flipped.crew.site  # type: ignore[attr-defined]
     fit, score = site.fit, site.score_hospital
 
-    def lying_fit(hospital: int, round: int, weights: object) -> object:
-        report, update = fit(hospital, round, weights)
+    def lying_fit(hospital: int, round: int, weights: object, parts: int) -> object:
+        report, update = fit(hospital, round, weights, parts)
         return replace(report, loss=-report.loss, seconds=1e6), update
 
     def lying_score(hospital: int, weights: object) -> object:

@@ -145,7 +145,7 @@ def test_the_global_model_starts_as_the_network_and_advances_by_the_weighted_mea
     start = to_vector(network)
     assert np.array_equal(model.weights, start)
     assert np.array_equal(model.server.trainable.numpy(), trainable_entries(network))
-    model.advance([(1, np.ones_like(start)), (3, np.zeros_like(start))])
+    model.advance(mean_update([(1, np.ones_like(start)), (3, np.zeros_like(start))]))
     np.testing.assert_allclose(model.weights, start + 0.25)
     assert torch.equal(torch.from_numpy(to_vector(network)), torch.from_numpy(start))
 

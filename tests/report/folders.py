@@ -25,6 +25,7 @@ def line(number: int, hospitals: int = 3, looked: bool = True, classes: int = 2)
         "cohort": everyone,
         "images": [100 + who for who in everyone],
         "seconds": {"train": 8.25, "aggregate": 0.125, "evaluate": 3.5},
+        "aggregation": {"counted": everyone[:-1], "failed": None},
         "released": {
             "split": "validation",
             "accuracy": 0.8123,

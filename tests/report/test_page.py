@@ -36,7 +36,7 @@ def test_the_page_shows_the_numbers_of_the_summary_each_with_its_tag(tmp_path: P
 
 def test_the_rounds_of_the_records_stand_in_the_table(tmp_path: Path) -> None:
     page = page_of(folders.write(tmp_path, result=folders.summary()))
-    cells = "1|3|81.23 %|74.56 %|0.9134|0.5678|0.4321|50.0 %|76.7 %|8.25|0.125|3.50"
+    cells = "1|3|2|81.23 %|74.56 %|0.9134|0.5678|0.4321|50.0 %|76.7 %|8.25|0.125|3.50"
     assert f"<tr><td>{cells.replace('|', '</td><td>')}</td></tr>" in page
 
 

@@ -2,6 +2,7 @@
 
 from lightning_fed.tracking.records import (
     DataSummary,
+    Dropped,
     FitReport,
     HospitalAccuracy,
     HospitalScore,
@@ -16,9 +17,12 @@ from lightning_fed.tracking.records import (
 )
 
 
+LOST = Dropped(1, "after_shares")
+
+
 def trained(round: int) -> TrainedRound:
     reports = (FitReport(0, round, 300, 10, 0.5, 1.5), FitReport(2, round, 100, 4, 1.5, 0.5))
-    return TrainedRound(round, reports, 2.0, 0.25)
+    return TrainedRound(round, reports, 2.0, 0.25, cohort=(0, 1, 2), counted=(0, 2), dropped=(LOST,))
 
 
 def record(round: int, auroc: float | None = 0.75) -> RoundRecord:

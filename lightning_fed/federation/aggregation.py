@@ -1,0 +1,250 @@
+"""From the hospitals' updates to their mean, by each protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lightning_fed.experiment import Experiment
+from lightning_fed.federation.aggregator import Shards
+from lightning_fed.federation.crew import Crew
+from lightning_fed.federation.enrolment import directory_of, terms_of
+from lightning_fed.federation.faults import LAST_BEFORE_UPLOAD, uploads
+from lightning_fed.federation.strategy import mean_update
+from lightning_fed.models.vector import Vector
+from lightning_fed.secagg.additive import add_up
+from lightning_fed.secagg.conductor import LOST_AT, STAGES, Conductor
+from lightning_fed.secagg.errors import RoundAbortedError
+from lightning_fed.secagg.keys import Directory
+from lightning_fed.secagg.messages import Terms
+from lightning_fed.secagg.quantise import Encoding
+from lightning_fed.secagg.server import Session
+
+WORDS_OF_A_SHARD = 2**21
+"""Integers that are worth a process of their own."""
+
+Reach = Callable[[str, Mapping[int, tuple[Any, ...]]], Mapping[int, Any]]
+"""Call a method of hospitals' sites with arguments by hospital; results by hospital, without the lost ones."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A round's mean update.
+
+    Args:
+        mean: float32 (parameters,), weighted by images. counted: the hospitals in it, ascending.
+    """
+
+    mean: Vector
+    counted: tuple[int, ...]
+
+
+class Aggregation(Protocol):
+    """One protocol, round by round: `begin`, a `take` for each hospital that sent, `close`."""
+
+    @property
+    def lost(self) -> Mapping[int, str]:
+        """The hospitals that were lost in the round, and the stage of each."""
+        ...
+
+    @property
+    def refusals(self) -> Sequence[str]:
+        """What hospitals said no to."""
+        ...
+
+    def begin(self, round: int, cohort: Sequence[int], gone: Mapping[int, str]) -> list[int]:
+        """Before the training: who is to train and send.
+
+        Args:
+            cohort: hospitals of the round, ascending. gone: those that drop out on purpose, and their stages.
+
+        Raises:
+            RoundAbortedError: too few hospitals are left.
+        """
+        ...
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a hospital sends its update in this round."""
+        ...
+
+    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+        """A hospital has sent."""
+        ...
+
+    def close(self) -> Aggregate:
+        """The mean of what was sent.
+
+        Raises:
+            RoundAbortedError: too few hospitals are left, or what they say does not fit; nothing is opened.
+        """
+        ...
+
+
+class PlainAggregation:
+    """The server holds every update in clear.
+
+    Args:
+        fetch: the value of what a hospital left at a distance.
+    """
+
+    parts = 1
+
+    def __init__(self, fetch: Callable[[Any], Vector]) -> None:
+        self.fetch = fetch
+        self.lost: dict[int, str] = {}
+        self.refusals: list[str] = []
+
+    def begin(self, round: int, cohort: Sequence[int], gone: Mapping[int, str]) -> list[int]:
+        """All that are not gone before they send."""
+        self.lost = {hospital: stage for hospital, stage in gone.items() if not uploads(stage)}
+        self._sent: dict[int, tuple[int, Any]] = {}
+        self._expected = [hospital for hospital in cohort if hospital not in self.lost]
+        return self._expected
+
+    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+        """A hospital has sent."""
+        self._sent[hospital] = images, parts[0]
+
+    def close(self) -> Aggregate:
+        """The mean over those that sent, summed in the order of hospitals."""
+        missing = [hospital for hospital in self._expected if hospital not in self._sent]
+        self.lost.update(dict.fromkeys(missing, LAST_BEFORE_UPLOAD))
+        if not self._sent:
+            raise RoundAbortedError("no hospital sent an update")
+        counted = tuple(sorted(self._sent))
+        mean = mean_update((self._sent[h][0], self.fetch(self._sent[h][1])) for h in counted)
+        self._sent = {}
+        return Aggregate(mean, counted)
+
+
+class SecAggPlus:
+    """SecAgg+: the server opens the sum of the survivors and nothing else.
+
+    Args:
+        terms, directory: of the experiment. rounds: of the whole run. shards: the aggregator.
+        reach: calls `secagg` at the hospitals' sites.
+    """
+
+    def __init__(self, terms: Terms, directory: Directory, rounds: int, shards: Shards, reach: Reach) -> None:
+        self.terms, self.rounds, self.shards, self.reach = terms, rounds, shards, reach
+        self.conductor = Conductor(terms, directory, self._ask)
+        self.session: Session | None = None
+        self._outside: dict[int, str] = {}
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """The hospitals that were lost in the round, and the stage of each."""
+        return self.conductor.lost
+
+    @property
+    def refusals(self) -> list[str]:
+        """What hospitals said no to."""
+        return [f"hospital {refusal.hospital}: {refusal.reason}" for refusal in self.conductor.refusals]
+
+    @property
+    def parts(self) -> int:
+        """A slice for each shard."""
+        return self.shards.count
+
+    def begin(self, round: int, cohort: Sequence[int], gone: Mapping[int, str]) -> list[int]:
+        """Set up a session unless the present one serves this round too."""
+        self._round, self._gone = round, gone
+        self._uploaded: list[int] = []
+        self.conductor.forget()
+        if self.session is None or not self.session.serves(round):
+            self.session = None
+            rounds = min(self.terms.rounds_per_setup, self.rounds - round + 1)
+            self.session = self.conductor.set_up(cohort, round, rounds)
+            self._outside = dict(self.conductor.lost)
+        self.conductor.lost.update(self._outside)  # who missed the set-up is out for all of its rounds
+        self.shards.begin(self.terms.length, self.terms.encoding.ring_bits)
+        there = (hospital for hospital in self.session.sharers if self._is_there(hospital, "receive"))
+        return [hospital for hospital in there if hospital not in self._outside]
+
+    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+        """A hospital's masked slices go on to the shards."""
+        self.shards.add(parts)
+        self._uploaded.append(hospital)
+
+    def close(self) -> Aggregate:
+        """Open the sum; a round that cannot be opened ends its session."""
+        assert self.session is not None
+        session, self.session = self.session, None
+        unmasking = self.conductor.open(session, self._round, self._uploaded)
+        mean, _ = self.terms.encoding.decode(self.shards.open(unmasking.masks))
+        self.session = session
+        return Aggregate(mean, unmasking.survivors)
+
+    def _ask(self, method: str, messages: Mapping[int, Any]) -> Mapping[int, Any]:
+        there = {
+            hospital: (method, sent) for hospital, sent in messages.items() if self._is_there(hospital, method)
+        }
+        return self.reach("secagg", there)
+
+    def _is_there(self, hospital: int, method: str) -> bool:
+        stage = self._gone.get(hospital)
+        return stage is None or STAGES.index(stage) > STAGES.index(LOST_AT[method])
+
+
+class AdditiveAggregation:
+    """n-of-n additive sharing: hospitals add up each other's shares, the server adds up their sums.
+
+    Args:
+        encoding: of the vectors. length: integers of one. reach: calls `add_shares` at the hospitals' sites.
+    """
+
+    def __init__(self, encoding: Encoding, length: int, reach: Reach) -> None:
+        self.encoding, self.length, self.reach = encoding, length, reach
+        self.lost: dict[int, str] = {}
+        self.refusals: list[str] = []
+
+    @property
+    def parts(self) -> int:
+        """A share for each hospital that takes part."""
+        return len(self._expected)
+
+    def begin(self, round: int, cohort: Sequence[int], gone: Mapping[int, str]) -> list[int]:
+        """All but those that are gone before anything is shared; whoever is gone later stops the round."""
+        self.lost = dict(gone)
+        self._expected = [hospital for hospital in cohort if gone.get(hospital) != STAGES[0]]
+        self._sent: dict[int, tuple[Any, ...]] = {}
+        return [hospital for hospital in self._expected if hospital not in gone]
+
+    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+        """A hospital has shared its vector out."""
+        self._sent[hospital] = parts
+
+    def close(self) -> Aggregate:
+        """The sum of the sums; with one hospital missing there is none."""
+        missing = [hospital for hospital in self._expected if hospital not in self._sent]
+        if missing or not self._expected:
+            raise RoundAbortedError(f"additive sharing cannot do without hospital {missing}")
+        received = {
+            hospital: tuple(self._sent[sender][place] for sender in self._expected)
+            for place, hospital in enumerate(self._expected)
+        }
+        self._sent = {}
+        sums = self.reach("add_shares", received)
+        if len(sums) < len(self._expected):
+            raise RoundAbortedError("additive sharing cannot do without a hospital that was lost")
+        mean, _ = self.encoding.decode(add_up(sums.values(), self.length))
+        return Aggregate(mean, tuple(self._expected))
+
+
+def open_aggregation(experiment: Experiment, parameters: int, crew: Crew, slots: int, reach: Reach) -> Aggregation:
+    """The protocol that an experiment asks for, with its aggregator.
+
+    Args:
+        experiment: enrolled. parameters: length of an update. crew: has the aggregator's shards.
+        slots: how much work runs at the same time. reach: calls the hospitals' sites.
+    """
+    if experiment.secagg.protocol == "plain":
+        return PlainAggregation(crew.fetch)
+    terms = terms_of(experiment, parameters)
+    if experiment.secagg.protocol == "additive":
+        return AdditiveAggregation(terms.encoding, terms.length, reach)
+    useful = max(1, min(terms.length // WORDS_OF_A_SHARD, slots))
+    shards = crew.open_shards(experiment.secagg.shards or useful)
+    return SecAggPlus(terms, directory_of(experiment), experiment.federation.rounds, shards, reach)

@@ -1,0 +1,107 @@
+"""How a hospital's update leaves it: in clear, masked, or in additive shares."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from lightning_fed.errors import DivergedError
+from lightning_fed.experiment import Experiment
+from lightning_fed.models.vector import Vector
+from lightning_fed.secagg.additive import additive_shares
+from lightning_fed.secagg.client import Client
+from lightning_fed.secagg.keys import derive_key
+from lightning_fed.secagg.masks import KEY_BYTES, Words
+from lightning_fed.secagg.quantise import Encoding
+from lightning_fed.secagg.shard import slices
+from lightning_fed.secagg.wire import pack
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What a hospital sends of its update.
+
+    Args:
+        parts: one for each receiver. saturated: coordinates that were clipped. seconds: of work.
+    """
+
+    parts: tuple[Any, ...]
+    saturated: int = 0
+    seconds: float = 0.0
+
+
+class Outbox(Protocol):
+    """Turns an update into what is sent of it."""
+
+    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
+        """What leaves the hospital of an update (parameters,) with the weight `images`, in so many parts."""
+        ...
+
+
+class PlainOutbox:
+    """The update itself: the server sees it."""
+
+    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
+        """The update."""
+        return Parcel((update,))
+
+
+class _Encoder:
+    """An update and its weight as integers; the rounding is drawn as the experiment says."""
+
+    def __init__(self, experiment: Experiment, hospital: int, encoding: Encoding) -> None:
+        self.experiment, self.hospital, self.encoding = experiment, hospital, encoding
+
+    def __call__(self, round: int, update: Vector, images: int) -> tuple[Words, int]:
+        if not np.isfinite(update).all():
+            raise DivergedError(f"round {round}: an update is not finite any more; lower training.lr")
+        return self.encoding.encode(update, images, self._rounding_key(round))
+
+    def _rounding_key(self, round: int) -> bytes:
+        if not self.experiment.privacy.reproducible:
+            return os.urandom(KEY_BYTES)
+        secret = self.experiment.seed.to_bytes(8, "big")
+        return derive_key(secret, b"lightning-fed", f"rounding {self.hospital} {round}".encode(), KEY_BYTES)
+
+
+class MaskedOutbox:
+    """A slice of the masked vector for each aggregator shard.
+
+    Args:
+        experiment: the whole run's. client: this hospital's, set up for the round.
+    """
+
+    def __init__(self, experiment: Experiment, client: Client) -> None:
+        self.client = client
+        self._encode = _Encoder(experiment, client.me.hospital, client.me.terms.encoding)
+
+    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
+        """Packed slices, uint8; nothing of the update is left in clear."""
+        begun = time.perf_counter()
+        vector, saturated = self._encode(round, update, images)
+        self.client.mask(round, vector)
+        ring_bits = self.client.me.terms.encoding.ring_bits
+        packed = tuple(pack(vector[start:stop], ring_bits) for start, stop in slices(len(vector), parts))
+        return Parcel(packed, saturated, time.perf_counter() - begun)
+
+
+class AdditiveOutbox:
+    """An additive share for each hospital of the round; they travel sealed in a real deployment.
+
+    Args:
+        experiment: the whole run's. hospital: whose. encoding: of the vectors.
+    """
+
+    def __init__(self, experiment: Experiment, hospital: int, encoding: Encoding) -> None:
+        self._encode = _Encoder(experiment, hospital, encoding)
+
+    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
+        """Shares, uint32 (parameters + 1,) each."""
+        begun = time.perf_counter()
+        vector, saturated = self._encode(round, update, images)
+        shares = tuple(additive_shares(vector, parts))
+        return Parcel(shares, saturated, time.perf_counter() - begun)
