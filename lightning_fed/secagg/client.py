@@ -92,6 +92,10 @@ class Enrolled:
             and all(hospital in me.directory for hospital in opening.cohort),
             "the cohort holds a hospital twice or one without a pinned identity",
         )
+        refuse_unless(
+            len(opening.cohort) <= min(parameters.hospitals, terms.encoding.hospitals),
+            "the cohort is larger than degree, threshold and ring are for",
+        )
         refuse_unless(opening.threshold >= parameters.threshold, "the threshold is below the rule's")
         refuse_unless(
             opening.degree == parameters.degree and opening.threshold == parameters.threshold,
@@ -243,6 +247,11 @@ class Shared:
             "the list of hospitals that shared is not one of those that advertised",
         )
         refuse_unless(len(deal.sharers) >= me.terms.least_survivors, "too few hospitals shared their secrets")
+        holders = set(self.graph.holders(me.hospital)) & set(deal.sharers)
+        threshold = me.terms.parameters.threshold
+        refuse_unless(  # else the server could leave out all those whose masks would protect this hospital
+            len(holders) >= threshold, f"only {len(holders)} neighbours shared their secrets, not {threshold}"
+        )
         senders = tuple(message.sender for message in deal.sealed)
         expected = tuple(other for other in deal.sharers if other in self.neighbours)
         refuse_unless(
@@ -414,7 +423,8 @@ class Listed:
 
     def _check_signatures(self, request: UnmaskRequest) -> None:
         session = self.before.session
-        nearby = {*session.neighbours, session.me.hospital} & set(self.survivors.survivors)
+        holders = session.graph.holders(session.me.hospital)  # two lists never find `threshold` of them each
+        nearby = set(holders) & set(self.survivors.survivors)
         signers = {
             signed.hospital
             for signed in request.signatures

@@ -96,6 +96,8 @@ class Conductor:
                 continue
             if not isinstance(answer, Refusal):
                 try:
+                    if getattr(answer, "hospital", hospital) != hospital:
+                        raise ProtocolError(f"it spoke for hospital {answer.hospital}")
                     take(hospital, answer)
                     taken.append(hospital)
                     continue

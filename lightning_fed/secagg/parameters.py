@@ -309,6 +309,8 @@ class _Odds:
         n, log_factorial = self.hospitals, self.log_factorial
         if degree > bad or degree >= n - 1:
             return True
+        if bad >= n:
+            return False
         log_pairs = math.log(n * (n - degree - 1) / 2)
         log_cut = log_factorial[bad] + log_factorial[n - degree] - log_factorial[n] - log_factorial[bad - degree]
         return bool(log_pairs + log_cut <= LOG_SECURITY)

@@ -43,12 +43,12 @@ class Encoding:
             return
         room = 2 ** (GREATEST_RING - 1) - 1
         fewer = min(self.bits, math.floor(math.log2(room / self.hospitals + 1)) + 1)
-        lighter = min(self.max_weight, 2**GREATEST_RING // self.hospitals - 1)
+        lighter = 2**GREATEST_RING // self.hospitals - 1
         raise ValueError(
             f"the sum of {self.hospitals} hospitals with secagg.bits {self.bits} and secagg.max_weight "
             f"{self.max_weight} needs {self.ring_bits} bits and could wrap in {GREATEST_RING}: "
-            f"set secagg.bits to {fewer} or less, secagg.max_weight to {lighter} or less, "
-            "or let fewer hospitals take part in a round (federation.participation)"
+            f"set secagg.bits to {fewer} or less, keep secagg.max_weight at {lighter} or less, "
+            "or let fewer hospitals take part in a round by federation.participation"
         )
 
     @property

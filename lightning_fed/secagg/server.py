@@ -7,9 +7,11 @@ take from the sum. `Unmasking.masks` is all that it learns.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
+from math import comb
+from secrets import SystemRandom
 
 from lightning_fed.secagg.errors import ProtocolError, RoundAbortedError
 from lightning_fed.secagg.graph import Graph
@@ -79,6 +81,8 @@ class AdvertiseStage:
         )
         if not fits or not self.directory.verify(hospital, advertisement.signature, advertisement.statement):
             raise ProtocolError(f"the keys of hospital {hospital} are not its own or not of this session")
+        for key in (advertisement.sealing_key, *advertisement.mask_keys):
+            KeyPair().agree(key)  # a key of low order would stop all of its neighbours later
         self._advertisements[hospital] = advertisement
 
     def close(self) -> ShareStage:
@@ -294,10 +298,24 @@ class UnmaskStage:
         threshold = self.session.terms.parameters.threshold
         if len(shares) < threshold:
             raise RoundAbortedError(f"{len(shares)} shares of hospital {owner}'s {secret}; {threshold} are needed")
-        for chosen in islice(combinations(sorted(shares), threshold), MOST_TRIES):
+        for chosen in sets_to_try(sorted(shares), threshold):
             candidate = combine({holder: shares[holder] for holder in chosen})
             if candidate is not None:
                 yield candidate
+
+
+def sets_to_try(holders: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """Sets of holders whose shares may be right: all sets where those are few, else the first and then drawn ones.
+
+    A holder that lies spoils a part of the drawn sets, wherever it stands in the order.
+    """
+    if comb(len(holders), size) <= MOST_TRIES:
+        yield from combinations(holders, size)
+        return
+    yield tuple(holders[:size])
+    draw = SystemRandom()
+    for _ in range(MOST_TRIES):
+        yield tuple(sorted(draw.sample(holders, size)))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from lightning_fed.tracking.records import (
     TrainedRound,
 )
 
-
 LOST = Dropped(1, "after_shares")
 
 
