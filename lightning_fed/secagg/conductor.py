@@ -96,8 +96,9 @@ class Conductor:
                 continue
             if not isinstance(answer, Refusal):
                 try:
-                    if getattr(answer, "hospital", hospital) != hospital:
-                        raise ProtocolError(f"it spoke for hospital {answer.hospital}")
+                    speaker = getattr(answer, "hospital", hospital)
+                    if speaker != hospital:
+                        raise ProtocolError(f"it spoke for hospital {speaker}")
                     take(hospital, answer)
                     taken.append(hospital)
                     continue

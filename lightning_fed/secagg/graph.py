@@ -52,6 +52,6 @@ class Graph:
         return tuple(sorted(self._ring[(here + step) % size] for step in steps))
 
     def holders(self, hospital: int) -> tuple[int, ...]:
-        """Who holds shares of its secrets: its neighbours, and itself where the parameters say so."""
+        """Who holds shares of its secrets, and whose it holds: its neighbours, and itself where that is so."""
         neighbours = self.neighbours(hospital)
         return tuple(sorted((*neighbours, hospital))) if self.parameters.owner_holds_one else neighbours

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
@@ -257,11 +258,17 @@ def rates_that_hold(parameters: Parameters) -> str:
         pairs = list(_pairs_that_hold(parameters, server))
         if pairs:
             corrupt, dropped = max(pairs, key=lambda pair: (pair[0] > 0, min(pair), sum(pair)))
+            adversaries, dropouts = (_rounded_down(count, parameters.hospitals) for count in (corrupt, dropped))
             found.append(
-                f"with an adversary rate up to {corrupt / parameters.hospitals:.2g} and a dropout rate up to "
-                f"{dropped / parameters.hospitals:.2g} under a {server} server"
+                f"with an adversary rate up to {adversaries} and a dropout rate up to {dropouts} under a {server} "
+                "server"
             )
     return "holds " + ", or ".join(found) if found else "holds at no rates"
+
+
+def _rounded_down(count: int, hospitals: int) -> Decimal:
+    """A rate to be read: three digits, and never a hospital more than `count`."""
+    return Context(prec=3, rounding=ROUND_DOWN).divide(Decimal(count), Decimal(hospitals))
 
 
 def _pairs_that_hold(parameters: Parameters, server: Server) -> Iterator[tuple[int, int]]:

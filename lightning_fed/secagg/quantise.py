@@ -130,9 +130,13 @@ class Encoding:
         """
         unused = np.uint32(32 - self.ring_bits)
         weight = int(total[-1] & np.uint32(2**self.ring_bits - 1))
-        signed = (total[:-1] << unused).view(np.int32) >> np.int32(unused)
         factor = self.step * self.max_weight / weight if weight else 0.0
-        return (signed * factor).astype(np.float32), weight
+        mean = np.empty(len(total) - 1, dtype=np.float32)
+        for start in range(0, len(mean), CHUNK):
+            part = total[start : start + CHUNK][: len(mean) - start]
+            signed = (part << unused).view(np.int32) >> np.int32(unused)
+            np.multiply(signed, factor, out=mean[start : start + len(part)], casting="same_kind")
+        return mean, weight
 
 
 class _Dice:

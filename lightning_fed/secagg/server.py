@@ -224,8 +224,9 @@ class UnmaskStage:
 
     def request(self, hospital: int) -> UnmaskRequest:
         """What one of those that signed is asked."""
-        nearby = {*self.session.graph.neighbours(hospital), hospital}
-        held = [owner for owner in self.listed.uploaders if hospital in self.session.graph.holders(owner)]
+        graph = self.session.graph
+        nearby = {*graph.neighbours(hospital), hospital}
+        held = [owner for owner in graph.holders(hospital) if owner in self._seeds or owner in self._keys]
         return UnmaskRequest(
             survivors=self.listed,
             signatures=tuple(signed for signer, signed in self.signed.items() if signer in nearby),

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from lightning_fed.secagg.masks import WORDS, Mask, Words, apply_masks
-from lightning_fed.secagg.wire import Packed, unpack
+from lightning_fed.secagg.wire import Packed, add_packed
 
 
 def slices(length: int, shards: int) -> list[tuple[int, int]]:
@@ -35,7 +35,7 @@ class ShardSum:
         Raises:
             ValueError: it is not as long as this shard's slices are.
         """
-        self.total += unpack(packed, len(self.total), self.ring_bits)
+        add_packed(self.total, packed, self.ring_bits)
 
     def open(self, masks: Sequence[Mask]) -> Words:
         """Take the masks that are left from the sum: uint32 (stop - start,) modulo 2^ring_bits."""
