@@ -38,20 +38,16 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def shows(update: Vector, values: Iterable[Any], encoding: Encoding) -> list[str]:
-    """Where an update (parameters,) can be read: as floats, or as the middle bytes of its integers.
-
-    Masked integers are packed in whole bytes first, so the encoding's ring has 21 to 32 bits.
-    """
-    whole = encoding.ring_bits // 8 if encoding.ring_bits > 24 else 3
+    """Where an update (parameters,) can be read: as floats, or in the lower halves of its packed integers."""
     integers, _ = encoding.encode(update, encoding.max_weight, bytes(16))
-    second = (integers[:-1] >> 8 & 0xFF).astype(float)
+    second_byte = (integers[:-1] >> 8 & 0xFF).astype(float)
     found = []
     for array in (array for value in values for array in arrays(value)):
         if array.dtype.kind == "f" and array.shape == update.shape and alike(array, update):
             found.append("in clear")
-        if array.dtype == np.uint8 and array.ndim == 1 and len(array) >= whole * len(integers):
-            words = array[: whole * len(integers)].reshape(-1, whole)
-            found += ["unmasked"] * alike(words[:-1, 1].astype(float), second)
+        if array.dtype == np.uint8 and array.ndim == 1 and len(array) >= 2 * len(integers):
+            low = array[: 2 * len(integers)].view("<u2")[:-1] >> 8
+            found += ["unmasked"] * alike(low.astype(float), second_byte)
     return found
 
 
