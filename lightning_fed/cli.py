@@ -14,6 +14,7 @@ USAGE = """usage: lightning-fed COMMAND [options]
 
   run       train one federation; without options, ten hospitals on procedural blood cells
   report    write a run's page anew from its folder
+  secagg-parameters   the degree and threshold that hold for some hospitals and rates, as JSON
   bench     measure this machine: bench federation, bench secagg
 
 'lightning-fed COMMAND --help' tells more. --debug shows the traceback of an error."""
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    commands = {"run": _run, "report": _report, "bench": _bench}
+    commands = {"run": _run, "report": _report, "bench": _bench, "secagg-parameters": _secagg_parameters}
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -71,3 +72,9 @@ def _bench(words: list[str]) -> int:
     from lightning_fed.studies.bench import bench_command
 
     return bench_command(words)
+
+
+def _secagg_parameters(words: list[str]) -> int:
+    from lightning_fed.parameters_command import parameters_command
+
+    return parameters_command(words)

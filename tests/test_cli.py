@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,27 @@ def test_the_module_is_the_command_and_bad_input_has_no_traceback(tmp_path: Path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert done.stderr == "lightning-fed: --data.nmae is not a key of the experiment: did you mean 'data.name'?\n"
+
+
+def test_the_rule_s_degree_and_threshold_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--hospitals", "100", "--adversaries", "0.1", "--dropouts", "0.1", "--server", "semi_malicious"]
+    assert main(["secagg-parameters", *words]) == 0
+    assert json.loads(capsys.readouterr().out) == {"hospitals": 100, "degree": 32, "threshold": 22}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--hospitals", "100", "--adversaries", "0.5", "--dropouts", "0.5"], "no graph of 100 hospitals holds"),
+        (["--hospitals", "100", "--server", "honest"], "secagg-parameters.server is 'honest': did you mean"),
+        (["--hospitals", "2"], "the sum of two tells each the other's"),
+        ([], "secagg-parameters: the following arguments are required: --hospitals"),
+    ],
+)
+def test_parameters_that_cannot_be_are_one_line_and_exit_code_two(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["secagg-parameters", *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1

@@ -28,6 +28,7 @@ from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.driver import Driver
+from lightning_fed.federation.enrolment import enrol, save_identities
 from lightning_fed.federation.roster import make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel
@@ -86,7 +87,7 @@ def bench_federation(job: FederationJob, packed_only: bool = False) -> dict[str,
 
     With `packed_only` a hundred hospitals need no hundred processes; the top-level figures are then missing.
     """
-    data = _images(job)
+    data = draw_images(job.hospitals * job.images)
     floors = [_floor(job, data)]
     measured: dict[str, Measured] = {}
     ways = {"unpacked": 1, "packed": -(-job.hospitals // job.processes)}
@@ -101,8 +102,9 @@ def bench_federation(job: FederationJob, packed_only: bool = False) -> dict[str,
     return {**figures.get("unpacked", {}), **figures, "import_seconds": imports, "job": asdict(job)}
 
 
-def _images(job: FederationJob) -> ImageData:
-    train = ImageSet(*draw(job.hospitals * job.images, seed=1))
+def draw_images(count: int) -> ImageData:
+    """Procedural cells to train on, and as many to evaluate as Flower's figure had."""
+    train = ImageSet(*draw(count, seed=1))
     held_out = ImageSet(*draw(EVALUATION_IMAGES, seed=1, stream="validation"))
     return ImageData("bloodcells", "procedural blood cells", False, CELL_TYPES, train, held_out, held_out)
 
@@ -143,10 +145,34 @@ def _experiment(job: FederationJob, per_actor: int) -> Experiment:
 
 
 def _measure(job: FederationJob, data: ImageData, per_actor: int) -> Measured:
-    experiment = _experiment(job, per_actor)
+    timed = time_rounds(_experiment(job, per_actor), data)
+    return Measured(
+        statistics.median(timed.periods), 0.0, 0.0, timed.startup, timed.site_pss // per_actor, timed.total_pss
+    )
+
+
+@dataclass(frozen=True)
+class TimedRounds:
+    """A federation that ran without records and page.
+
+    Args:
+        startup: seconds until every hospital has answered. periods: seconds from one checkpoint to the next.
+        site_pss: greatest proportional set size of a hospitals' process, bytes. total_pss: of all processes.
+    """
+
+    startup: float
+    periods: list[float]
+    site_pss: int
+    total_pss: int
+
+
+def time_rounds(experiment: Experiment, data: ImageData) -> TimedRounds:
+    """Run an experiment's rounds on some images in a folder that goes away again."""
     roster = make_roster(experiment, data)
+    experiment, identities = enrol(experiment, roster)
     closed: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
+        save_identities(Path(folder), identities)
         start = time.perf_counter()
         with closing(open_crew(experiment, data, roster, Path(folder))) as crew:
             startup = time.perf_counter() - start
@@ -165,7 +191,7 @@ def _measure(job: FederationJob, data: ImageData, per_actor: int) -> Measured:
             memory = _memory(driver.dispatcher)
             total = _total_memory()
     periods = [later - earlier for earlier, later in itertools.pairwise(closed)]
-    return Measured(statistics.median(periods), 0.0, 0.0, startup, max(memory) // per_actor, total)
+    return TimedRounds(startup, periods, max(memory), total)
 
 
 def _memory(dispatcher: Dispatcher) -> list[int]:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from lightning_fed.checks import positive
 from lightning_fed.errors import InputError
+from lightning_fed.experiment import Data, Experiment, Federation, Model, Ray, SecAgg, Tracking, Training
 from lightning_fed.secagg.answers import AnsweredRounds
 from lightning_fed.secagg.client import Client, Self
 from lightning_fed.secagg.conductor import Conductor
@@ -29,20 +30,23 @@ from lightning_fed.secagg.parameters import Assumption, Parameters, choose
 from lightning_fed.secagg.quantise import Encoding
 from lightning_fed.secagg.shard import ShardSum
 from lightning_fed.secagg.wire import pack, packed_bytes
+from lightning_fed.studies.bench_federation import draw_images, time_rounds
 
 WEIGHT = 1000
 NARROW, WIDE = 20, 28  # bits of a coordinate: rings of 24 and 32 bits for ten hospitals
 TABLE_PARAMETERS = 100_000
+RAY_IMAGES, RAY_ROUNDS = 4, 6
 TABLE_HOSPITALS = (10, 30, 100, 300, 1000)
 
 
 @dataclass(frozen=True)
 class SecAggJob:
-    """One round of `hospitals` with vectors of `parameters`, measured `rounds` times."""
+    """One round of `hospitals` with vectors of `parameters`, `rounds` times; DPResNet of `width` on Ray."""
 
     hospitals: int
     parameters: int
     rounds: int
+    width: int
 
     def __post_init__(self) -> None:
         positive("bench", **asdict(self))
@@ -186,6 +190,7 @@ def bench_secagg(job: SecAggJob) -> dict[str, Any]:
         "parts": asdict(cost),
         "limits": limits,
         "by_hospitals": by_hospitals,
+        "round_seconds_on_ray": _through_ray(job),
         "job": asdict(job),
     }
     _print(job, parameters, cost, after_dropouts, figures)
@@ -200,6 +205,24 @@ def _measure(job: SecAggJob, parameters: Parameters, bits: int, dropped: int = 0
     encoding = Encoding(job.hospitals, 1.0, bits, WEIGHT)
     rehearsal = Rehearsal(parameters, encoding, encoding.length(job.parameters))
     return rehearsal.round(1, _update(job.parameters), dropped)
+
+
+def _through_ray(job: SecAggJob) -> dict[str, float]:
+    """Median seconds of a round through Ray with next to no training, plain and masked, and the difference."""
+    data = draw_images(RAY_IMAGES * job.hospitals)
+    seconds = {}
+    for protocol in ("plain", "secagg_plus"):
+        experiment = Experiment(
+            data=Data(partition="iid", min_images=1, validation=0.0),
+            model=Model(width=job.width),
+            training=Training(optimizer="SGD", lr=1e-3, batch_size=2, augment=False, warmup_rounds=0.0),
+            federation=Federation(hospitals=job.hospitals, rounds=RAY_ROUNDS, local_steps=1),
+            secagg=SecAgg(protocol=protocol, bits=NARROW),
+            ray=Ray(hospitals_per_actor=-(-job.hospitals // 2)),
+            tracking=Tracking(wandb="disabled"),
+        )
+        seconds[protocol] = statistics.median(time_rounds(experiment, data).periods)
+    return {**seconds, "added": seconds["secagg_plus"] - seconds["plain"]}
 
 
 def _update(parameters: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -282,6 +305,11 @@ def _print(
         f"limits of this machine: AES-128-CTR {limits['keystream_gb_per_s']:.1f} GB/s, uint32 additions "
         f"{limits['add_gb_per_s']:.1f} GB/s; upload {figures['upload_bytes'] / 1e6:.1f} MB each at 24 bits, "
         f"{figures['upload_bytes_32_bits'] / 1e6:.1f} MB at 32"
+    )
+    on_ray = figures["round_seconds_on_ray"]
+    console.print(
+        f"through Ray, DPResNet of width {job.width}, one step a round: {on_ray['plain']:.2f} s plain, "
+        f"{on_ray['secagg_plus']:.2f} s masked, {on_ray['added']:.2f} s more"
     )
     growth = Table(
         title=f"{TABLE_PARAMETERS:,} parameters, 10 % corrupt, 10 % dropping out, a semi-malicious server"
