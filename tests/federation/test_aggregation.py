@@ -321,3 +321,27 @@ def test_no_checkpoint_or_record_of_the_driver_holds_an_update(tmp_path: Path) -
     for path in (tmp_path / "hospitals").rglob("*"):
         if path.is_file() and path.suffix != ".pt":
             assert path.name in ("identity.key", "answered.txt")
+
+
+@pytest.mark.slow
+def test_over_a_run_masked_and_plain_differ_in_accuracy_by_no_more_than_chance(tmp_path: Path) -> None:
+    """Three seeds: the mean paired difference lies within its 95 % confidence interval around none at all."""
+    run = replace(
+        SMALL,
+        data=Data(images=1000, partition="dirichlet", min_images=4, validation=0.0),
+        model=Model(width=4),
+        federation=Federation(hospitals=5, rounds=6, local_epochs=2),
+    )
+    differences, accuracies = [], []
+    for seed in (1, 2, 3):
+        told = []
+        for protocol in ("secagg_plus", "plain"):
+            driver = open_driver(replace(under(run, protocol), seed=seed), tmp_path / f"{protocol}-{seed}")
+            list(driver.rounds())
+            told.append(driver.test().accuracy)
+        differences.append(told[0] - told[1])
+        accuracies += told
+    assert min(accuracies) > 0.3  # eight classes: they did learn
+    student_t = 4.303  # two degrees of freedom, 97.5 %
+    half_width = student_t * np.std(differences, ddof=1) / np.sqrt(3)
+    assert abs(np.mean(differences)) <= half_width or np.max(np.abs(differences)) < 0.005
