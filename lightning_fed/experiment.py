@@ -12,6 +12,7 @@ from lightning_fed.checks import in_range, literals, not_negative, positive
 from lightning_fed.errors import InputError
 from lightning_fed.secagg.errors import UnsafeParametersError
 from lightning_fed.secagg.parameters import (
+    SMALLEST_COHORT,
     Assumption,
     Parameters,
     choose,
@@ -200,7 +201,7 @@ class SecAgg:
         min_survivors: the fewest hospitals whose sum is opened; null takes the threshold.
         rounds_per_setup: rounds that one exchange of keys serves, each with keys of its own.
         clip: greatest magnitude of an update's coordinate; what is beyond is cut and counted.
-        bits: of one quantised coordinate; the sum takes the smallest ring that holds all hospitals.
+        bits: of one quantised coordinate, 4 to 25; the sum takes the smallest ring that holds all hospitals.
         max_weight: the most images of one hospital that a vector can carry; null takes the largest hospital's.
         shards: aggregator processes, each with a slice of the vector; null goes by its length and the cluster.
         identities: the hospitals' Ed25519 public keys in hexadecimal, pinned; empty makes new ones for the run.
@@ -224,19 +225,19 @@ class SecAgg:
     def __post_init__(self) -> None:
         literals("secagg", self)
         positive("secagg", degree=self.degree, threshold=self.threshold, min_survivors=self.min_survivors)
-        positive("secagg", rounds_per_setup=self.rounds_per_setup, clip=self.clip, max_weight=self.max_weight)
+        positive("secagg", rounds_per_setup=self.rounds_per_setup, max_weight=self.max_weight)
         positive("secagg", shards=self.shards)
         in_range("secagg", 0, 0.9, adversary_rate=self.adversary_rate, dropout_rate=self.dropout_rate)
-        in_range("secagg", 4, 31, bits=self.bits)
+        in_range("secagg", 4, 25, bits=self.bits)
+        in_range("secagg", 1e-6, 1e6, clip=self.clip)
         if any(len(key) != 64 or set(key) - set("0123456789abcdef") for key in self.identities):
             raise InputError("secagg.identities: each is 64 hexadecimal digits; leave it out to have them made")
 
-    @property
-    def assumption(self) -> Assumption:
-        """The rates and the server that the parameters must hold against."""
-        return Assumption(self.adversary_rate, self.dropout_rate, self.server)
+    def assumption(self, federation: Federation) -> Assumption:
+        """The rates and the server that the parameters must hold against; the cohort is the adversary's choice."""
+        return Assumption(self.adversary_rate, self.dropout_rate, self.server, federation.hospitals)
 
-    def parameters(self, hospitals: int) -> Parameters:
+    def parameters(self, federation: Federation) -> Parameters:
         """Degree and threshold of a session.
 
         Raises:
@@ -244,14 +245,14 @@ class SecAgg:
         """
         decide = unchecked if self.allow_unsafe else choose
         try:
-            return decide(hospitals, self.assumption, self.degree, self.threshold)
+            return decide(federation.cohort_size, self.assumption(federation), self.degree, self.threshold)
         except UnsafeParametersError as error:
             raise InputError(f"secagg: {error}") from error
 
-    def warning(self, hospitals: int) -> str | None:
+    def warning(self, federation: Federation) -> str | None:
         """What is wrong with parameters that run by `allow_unsafe`; None where nothing is."""
-        parameters = self.parameters(hospitals)
-        reason = objection(parameters, self.assumption)
+        parameters = self.parameters(federation)
+        reason = objection(parameters, self.assumption(federation))
         if reason is None:
             return None
         return (
@@ -409,6 +410,12 @@ class Experiment:
         if not 0 <= self.seed <= GREATEST_SEED:
             raise InputError(f"seed is {self.seed}: it must lie between 0 and {GREATEST_SEED}")
         self._check_secagg()
+        for loss in self.faults.dropout.losses:
+            if loss.round > self.federation.rounds or loss.hospital >= self.federation.hospitals:
+                raise InputError(
+                    f"faults.dropout.losses: hospital {loss.hospital} in round {loss.round}, but there are "
+                    f"hospitals 0 to {self.federation.hospitals - 1} and rounds 1 to {self.federation.rounds}"
+                )
 
     def _check_secagg(self) -> None:
         secagg, federation = self.secagg, self.federation
@@ -417,9 +424,16 @@ class Experiment:
                 f"secagg.identities: {len(secagg.identities)} keys for {federation.hospitals} hospitals; "
                 "give one for each, or none"
             )
+        if len(set(secagg.identities)) < len(secagg.identities):
+            raise InputError("secagg.identities: two hospitals have the same key; give each its own")
+        if secagg.protocol == "additive" and federation.cohort_size < SMALLEST_COHORT:
+            raise InputError(
+                f"secagg.protocol additive: {federation.cohort_size} hospitals in a round; the sum of two tells "
+                f"each the other's, so let {SMALLEST_COHORT} or more take part"
+            )
         if secagg.protocol != "secagg_plus":
             return
-        parameters = secagg.parameters(federation.cohort_size)
+        parameters = secagg.parameters(federation)
         if secagg.min_survivors is not None and secagg.min_survivors > parameters.hospitals:
             raise InputError(
                 f"secagg.min_survivors is {secagg.min_survivors}: only {parameters.hospitals} hospitals take part"

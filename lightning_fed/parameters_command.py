@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import NoReturn
 
 from lightning_fed.checks import in_range, one_of
@@ -22,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parameters_command(words: Sequence[str]) -> int:
-    """Print one JSON object: hospitals, degree, threshold. A run of fewer than 16 takes the complete graph instead.
+    """Print hospitals, degree and threshold as JSON; a run of fewer than 16 takes the complete graph instead.
 
     Raises:
         InputError: an option is wrong, or nothing holds at these rates.
@@ -37,7 +36,8 @@ def parameters_command(words: Sequence[str]) -> int:
     in_range("secagg-parameters", 0, 1, adversaries=options.adversaries, dropouts=options.dropouts)
     assumption = Assumption(options.adversaries, options.dropouts, options.server)
     try:
-        print(json.dumps(asdict(rule(options.hospitals, assumption))))
+        found = rule(options.hospitals, assumption)
+        print(json.dumps({name: getattr(found, name) for name in ("hospitals", "degree", "threshold")}))
     except UnsafeParametersError as error:
         raise InputError(f"secagg-parameters: {error}") from error
     return 0

@@ -131,6 +131,9 @@ def test_plain_values_rebuild_the_same_experiment() -> None:
     assert list(values) == [field.name for field in dataclasses.fields(Experiment)]
 
 
+TEN = Federation(hospitals=10)
+
+
 def masked(hospitals: int = 10, participation: float = 1.0, **settings: Any) -> Experiment:
     federation = Federation(hospitals=hospitals, participation=participation)
     return Experiment(federation=federation, secagg=SecAgg(protocol="secagg_plus", **settings))
@@ -139,13 +142,13 @@ def masked(hospitals: int = 10, participation: float = 1.0, **settings: Any) -> 
 def test_a_degree_and_threshold_that_do_not_hold_are_refused_with_the_nearest_that_do() -> None:
     with pytest.raises(InputError, match=r"secagg: degree 4 and threshold 4 are unsafe .* degree 4, threshold 3"):
         masked(degree=4, threshold=4)
-    assert masked(degree=4, threshold=4, dropout_rate=0.0).secagg.warning(10) is None
+    assert masked(degree=4, threshold=4, dropout_rate=0.0).secagg.warning(TEN) is None
 
 
 def test_an_unsafe_choice_that_is_asked_for_runs_with_a_warning_that_says_where_it_would_hold() -> None:
     secagg = masked(degree=4, threshold=4, allow_unsafe=True).secagg
-    assert (secagg.parameters(10).degree, secagg.parameters(10).threshold) == (4, 4)
-    warning = secagg.warning(10)
+    assert (secagg.parameters(TEN).degree, secagg.parameters(TEN).threshold) == (4, 4)
+    warning = secagg.warning(TEN)
     assert warning is not None
     assert "only 3 shares are sure to come together" in warning
     assert "a dropout rate up to 0 " in warning
@@ -199,3 +202,27 @@ def test_losses_are_read_from_yaml_and_from_words(tmp_path: Path) -> None:
     word = "--faults.dropout.losses=[{round: 3, hospital: 2, stage: at_unmasking}]"
     assert read_experiment(["--config", str(path)]).faults.dropout.losses == wanted
     assert read_experiment([word]).faults.dropout.losses == wanted
+
+
+def test_the_cohort_is_the_adversary_s_choice() -> None:
+    """Of fifty hospitals five may be corrupt, and all five may be in a cohort of ten."""
+    experiment = masked(50, participation=0.2)
+    assert experiment.secagg.parameters(experiment.federation).threshold == 8
+    with pytest.raises(InputError, match=r"secagg: .* with 5 corrupt"):
+        masked(50, participation=0.2, threshold=7)
+
+
+def test_additive_sharing_of_two_is_refused() -> None:
+    with pytest.raises(InputError, match=r"secagg\.protocol additive: 2 hospitals in a round"):
+        Experiment(federation=Federation(hospitals=2), secagg=SecAgg(protocol="additive"))
+
+
+def test_a_key_that_two_hospitals_have_is_refused() -> None:
+    with pytest.raises(InputError, match=r"secagg\.identities: two hospitals have the same key"):
+        masked(identities=["ab" * 32] * 10)
+
+
+@pytest.mark.parametrize(("round", "hospital"), [(9, 0), (1, 10)])
+def test_a_loss_of_a_round_or_hospital_that_is_not_there_is_refused(round: int, hospital: int) -> None:
+    with pytest.raises(InputError, match=r"faults\.dropout\.losses: hospital \d+ in round \d, but there are"):
+        Experiment(faults=Faults(dropout=Dropout(losses=[Loss(round, hospital)])))

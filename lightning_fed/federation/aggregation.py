@@ -18,6 +18,7 @@ from lightning_fed.secagg.conductor import LOST_AT, STAGES, Conductor
 from lightning_fed.secagg.errors import RoundAbortedError
 from lightning_fed.secagg.keys import Directory
 from lightning_fed.secagg.messages import Terms
+from lightning_fed.secagg.parameters import SMALLEST_COHORT
 from lightning_fed.secagg.quantise import Encoding
 from lightning_fed.secagg.server import Session
 
@@ -173,7 +174,8 @@ class SecAggPlus:
         assert self.session is not None
         session, self.session = self.session, None
         unmasking = self.conductor.open(session, self._round, self._uploaded)
-        mean, _ = self.terms.encoding.decode(self.shards.open(unmasking.masks))
+        total = self.shards.open(unmasking.masks)
+        mean, _ = self.terms.encoding.decode(total, len(unmasking.survivors))
         self.session = session
         return Aggregate(mean, unmasking.survivors)
 
@@ -210,6 +212,8 @@ class AdditiveAggregation:
         self.lost = dict(gone)
         self._expected = [hospital for hospital in cohort if gone.get(hospital) != STAGES[0]]
         self._sent: dict[int, tuple[Any, ...]] = {}
+        if len(self._expected) < SMALLEST_COHORT:
+            raise RoundAbortedError(f"{len(self._expected)} hospitals share; {SMALLEST_COHORT} are needed")
         return [hospital for hospital in self._expected if hospital not in gone]
 
     def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
@@ -229,7 +233,7 @@ class AdditiveAggregation:
         sums = self.reach("add_shares", received)
         if len(sums) < len(self._expected):
             raise RoundAbortedError("additive sharing cannot do without a hospital that was lost")
-        mean, _ = self.encoding.decode(add_up(sums.values(), self.length))
+        mean, _ = self.encoding.decode(add_up(sums.values(), self.length), len(self._expected))
         return Aggregate(mean, tuple(self._expected))
 
 

@@ -52,7 +52,7 @@ def unsafe_choice(experiment: Experiment) -> str | None:
     """What is wrong with degree and threshold that run by `secagg.allow_unsafe`; None where nothing is."""
     if experiment.secagg.protocol != "secagg_plus":
         return None
-    return experiment.secagg.warning(experiment.federation.cohort_size)
+    return experiment.secagg.warning(experiment.federation)
 
 
 def encoding_of(experiment: Experiment) -> Encoding:
@@ -75,14 +75,17 @@ def terms_of(experiment: Experiment, parameters: int) -> Terms:
     Args:
         parameters: length of an update.
     """
-    encoding, secagg = encoding_of(experiment), experiment.secagg
-    agreed = secagg.parameters(experiment.federation.cohort_size)
+    encoding, secagg, federation = encoding_of(experiment), experiment.secagg, experiment.federation
+    agreed = secagg.parameters(federation)
+    dropped = secagg.assumption(federation).dropped(agreed.hospitals)
     return Terms(
         agreed,
         encoding,
         encoding.length(parameters),
         secagg.min_survivors or agreed.threshold,
         secagg.rounds_per_setup,
+        least_advertised=0 if agreed.complete else agreed.hospitals - dropped,
+        rounds=federation.rounds,
     )
 
 
@@ -125,10 +128,11 @@ def client_of(
         ) from error
     if identity.public.hex() != experiment.secagg.identities[hospital]:
         raise InputError(f"{path}: not the key that secagg.identities pins for hospital {hospital}; put that back")
+    marks = path.with_name("answered.txt")
     try:
-        answered = AnsweredRounds(path.with_name("answered.txt"))
-    except ValueError as error:
-        raise InputError(str(error)) from error
+        answered = AnsweredRounds(marks)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{marks}: the rounds opened before cannot be read ({error}); put it back") from error
     return Client(Self(hospital, terms, identity, directory, answered))
 
 

@@ -30,7 +30,7 @@ from lightning_fed.models.metrics import score
 from lightning_fed.models.vector import Vector, load_vector, to_vector
 from lightning_fed.secagg.additive import add_up
 from lightning_fed.secagg.client import Client
-from lightning_fed.secagg.conductor import refuse_politely
+from lightning_fed.secagg.conductor import LOST_AT, Refusal, refuse_politely
 from lightning_fed.secagg.masks import Words
 from lightning_fed.seeds import derive
 from lightning_fed.tracking.records import HospitalScore
@@ -97,6 +97,8 @@ class Site:
 
     def secagg(self, hospital: int, method: str, message: Any) -> Any:
         """A message of the aggregator to one hospital's SecAgg+ client: its answer, or its refusal."""
+        if method not in LOST_AT:
+            return Refusal(hospital, f"no message '{method}'")
         client = self.clients[hospital]
         return refuse_politely(hospital, lambda: getattr(client, method)(message))
 

@@ -26,7 +26,7 @@ class AnsweredRounds:
         try:
             return {int(line) for line in lines if line.strip()}
         except ValueError as error:
-            raise ValueError(f"{self.path}: not a list of answered rounds; put back the file") from error
+            raise ValueError("not a list of rounds") from error
 
     def __contains__(self, round: int) -> bool:
         return round in self._rounds

@@ -7,6 +7,7 @@ next state and what the hospital says. A refusal (`ProtocolError`) changes nothi
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -34,6 +35,7 @@ from lightning_fed.secagg.shamir import SHARE_BYTES, split
 
 SHARES_OF_A_ROUND = 2  # of the self-mask seed and of the mask key
 NONCE_BYTES = 16
+MOST_OPENINGS = 3  # of one round: a server cannot start anew until it likes the ring
 
 
 def refuse_unless(condition: bool, reason: str) -> None:
@@ -105,6 +107,10 @@ class Enrolled:
             1 <= opening.rounds <= terms.rounds_per_setup and len(opening.session) >= NONCE_BYTES,
             "the session is for more rounds than a set-up serves, or has no proper name",
         )
+        refuse_unless(
+            rounds.start >= 1 and (terms.rounds is None or rounds.stop <= terms.rounds + 1),
+            "the session is for rounds that the experiment does not have",
+        )
         for round in rounds:
             me.answered.refuse(round)
         sealing = KeyPair()
@@ -156,7 +162,7 @@ class Advertised:
         refuse_unless(
             statements.get(me.hospital) == self.advertisement.statement, "this hospital's own keys were changed"
         )
-        refuse_unless(len(statements) >= me.terms.least_survivors, "too few hospitals advertised keys")
+        refuse_unless(len(statements) >= me.terms.least_keys, "too few hospitals advertised keys")
         keys = keys_digest(opening.session, book.statements)
         graph = Graph(statements, me.terms.parameters, keys)
         neighbours = {other.hospital: other for other in book.neighbours}
@@ -284,7 +290,10 @@ class Shared:
         refuse_unless(message.session == before.opening.session, "a sealed message is of another session")
         secret = before.sealing.agree(sender.sealing_key)
         info = before.context(message.sender, message.receiver)
-        opened = unseal(secret, before.opening.session, info, message.sealed)
+        try:
+            opened = unseal(secret, before.opening.session, info, message.sealed)
+        except ProtocolError as error:
+            raise ProtocolError(f"from hospital {message.sender}: {error}") from error
         expected = SHARE_BYTES * SHARES_OF_A_ROUND * before.opening.rounds
         refuse_unless(len(opened) == expected, f"hospital {message.sender} sent too few or too many shares")
         return tuple(
@@ -453,12 +462,18 @@ class Client:
         self._session: Enrolled | Advertised | Shared | Ready = Enrolled(me)
         self._round: Uploaded | Listed | None = None
         self._seen: set[bytes] = set()
+        self._openings: Counter[int] = Counter()
 
     def advertise(self, opening: Opening) -> Advertisement:
         """Stage 1. A new session ends the one before it."""
         refuse_unless(opening.session not in self._seen, "the session was opened before")
+        refuse_unless(
+            self._openings[opening.first_round] < MOST_OPENINGS,
+            f"round {opening.first_round} was begun {MOST_OPENINGS} times already",
+        )
         state, advertisement = Enrolled(self.me).advertise(opening)
         self._seen.add(opening.session)
+        self._openings[opening.first_round] += 1
         self._session, self._round = state, None
         return advertisement
 

@@ -102,8 +102,8 @@ class Conductor:
                     take(hospital, answer)
                     taken.append(hospital)
                     continue
-                except ProtocolError as error:
-                    answer = Refusal(hospital, str(error))
+                except (ProtocolError, AttributeError, TypeError, ValueError) as error:
+                    answer = Refusal(hospital, str(error))  # also of a message that is none
             self.refusals.append(answer)
             self.lost[hospital] = LOST_AT[method]
         return taken

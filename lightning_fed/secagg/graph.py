@@ -1,4 +1,4 @@
-"""Who shares secrets and masks with whom: the complete graph, or a Harary ring in an order that nobody chose."""
+"""Who shares secrets and masks with whom: the complete graph, or a Harary ring in an order drawn from a hash."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ class Graph:
 
     In the ring a hospital's neighbours are the degree/2 nearest on either side, and the order on the ring is
     that of a hash of each hospital with the digest of all signed keys, which hold fresh nonces: it does not
-    depend on who is corrupt. (A server that is honest until the keys are out cannot choose it: Bell et al.'s
-    semi-malicious model.)
+    depend on who is corrupt. (That holds for a server that is honest until the keys are out, Bell et al.'s
+    semi-malicious model. One that is not, with a hospital that advertises last, could try nonces for an order that
+    it likes; hospitals bound how often it may start anew.)
 
     Args:
         hospitals: of the session, which may be fewer than the parameters are for.

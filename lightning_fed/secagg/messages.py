@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lightning_fed.secagg.parameters import Parameters
+from lightning_fed.secagg.parameters import SMALLEST_COHORT, Parameters
 from lightning_fed.secagg.quantise import Encoding
 
 
@@ -29,8 +29,11 @@ class Terms:
 
     Args:
         parameters: degree and threshold. encoding: of the vectors. length: integers of a vector.
-        min_survivors: the fewest hospitals whose sum may be opened; never fewer than the threshold.
+        min_survivors: the fewest hospitals whose sum may be opened; never fewer than the threshold or three.
         rounds_per_setup: rounds that one set-up serves.
+        least_advertised: the fewest hospitals among whom the graph is drawn. In a ring of fewer than the rule
+            counted on, corrupt hospitals could be most of somebody's neighbours.
+        rounds: of the whole run, None for any number.
     """
 
     parameters: Parameters
@@ -38,11 +41,18 @@ class Terms:
     length: int
     min_survivors: int
     rounds_per_setup: int = 1
+    least_advertised: int = 0
+    rounds: int | None = None
 
     @property
     def least_survivors(self) -> int:
         """The fewest hospitals whose sum a hospital helps to open."""
-        return max(self.min_survivors, self.parameters.threshold, 2)
+        return max(self.min_survivors, self.parameters.threshold, SMALLEST_COHORT)
+
+    @property
+    def least_keys(self) -> int:
+        """The fewest hospitals whose keys a hospital takes for a session."""
+        return max(self.least_survivors, self.least_advertised)
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,7 @@ class Survivors:
             parameters.degree,
             parameters.threshold,
             terms.least_survivors,
+            terms.least_keys,
             len(self.uploaders),
             *self.uploaders,
             *self.survivors,

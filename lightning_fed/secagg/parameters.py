@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -34,11 +34,13 @@ class Parameters:
 
     Args:
         hospitals: in a session. degree: neighbours of each. threshold: shares that open a secret.
+        own_share: whether a hospital in a ring holds a share of its own secrets too; `choose` decides.
     """
 
     hospitals: int
     degree: int
     threshold: int
+    own_share: bool = False
 
     @property
     def complete(self) -> bool:
@@ -47,12 +49,12 @@ class Parameters:
 
     @property
     def owner_holds_one(self) -> bool:
-        """Whether a hospital holds a share of its own secrets: in the complete graph only.
+        """Whether a hospital holds a share of its own secrets: in the complete graph, and in some rings.
 
-        By the rule for a ring, 2 * threshold may equal degree + corrupt + 1, and the owner's own share would be
-        the one that lets a lying server open both of its secrets.
+        By the rule for a ring, 2 * threshold may equal degree + corrupt + 1, and then the owner's own share would
+        be the one that lets a lying server open both of its secrets.
         """
-        return self.complete
+        return self.complete or self.own_share
 
     @property
     def holders(self) -> int:
@@ -67,15 +69,18 @@ class Assumption:
     Args:
         adversary_rate: share of the hospitals that collude with the server. dropout_rate: share that drops out.
         server: `semi_honest`, or `semi_malicious`: it may lie about who is alive once the keys are out.
+        population: all hospitals, where a session takes some of them only: the adversary is one of all, and may
+            have chosen who takes part. None: everybody takes part.
     """
 
     adversary_rate: float = 0.1
     dropout_rate: float = 0.1
     server: Server = "semi_malicious"
+    population: int | None = None
 
     def corrupt(self, hospitals: int) -> int:
-        """Hospitals that collude, rounded down."""
-        return _share_of(self.adversary_rate, hospitals)
+        """Hospitals of a session that collude, rounded down."""
+        return min(_share_of(self.adversary_rate, self.population or hospitals), hospitals)
 
     def dropped(self, hospitals: int) -> int:
         """Hospitals that drop out, rounded down."""
@@ -168,21 +173,34 @@ def unchecked(
         if degree == hospitals - 1:
             threshold = max(threshold, complete_graph(hospitals).threshold)
     wanted = Parameters(hospitals, degree, threshold)
-    if degree < 2 or not SMALLEST_THRESHOLD <= threshold <= wanted.holders:
+    wanted = replace(wanted, own_share=not wanted.complete and _bears_own_share(wanted, assumption))
+    most = degree + wanted.complete
+    if degree < 2 or not SMALLEST_THRESHOLD <= threshold <= most:
         raise UnsafeParametersError(
             f"degree {degree} with threshold {threshold} cannot work: a hospital has 2 neighbours or more, and "
-            f"{SMALLEST_THRESHOLD} to {wanted.holders} of the {wanted.holders} shares open a secret"
+            f"{SMALLEST_THRESHOLD} to {most} shares open a secret"
         )
     return wanted
 
 
+def _bears_own_share(ring: Parameters, assumption: Assumption) -> bool:
+    """Whether a ring stays safe if hospitals hold shares of their own secrets."""
+    corrupt = assumption.corrupt(ring.hospitals) or 1
+    odds = _odds(ring.hospitals)
+    near = odds.corrupt_neighbours(ring.degree, min(corrupt, ring.hospitals))
+    if assumption.server == "semi_honest":
+        return ring.threshold > near + 1
+    return 2 * ring.threshold > ring.degree + 1 + near
+
+
 def _default(hospitals: int, assumption: Assumption) -> Parameters:
-    if hospitals < COMPLETE_BELOW:
-        return complete_graph(hospitals)
-    try:
-        return rule(hospitals, _at_least_one_adversary(hospitals, assumption))
-    except UnsafeParametersError:
-        return complete_graph(hospitals)
+    if hospitals >= COMPLETE_BELOW:
+        try:
+            return rule(hospitals, _at_least_one_adversary(hospitals, assumption))
+        except UnsafeParametersError:
+            pass  # a complete graph may hold where no ring does
+    complete = complete_graph(hospitals)
+    return replace(complete, threshold=max(complete.threshold, _bounds(complete, assumption).least))
 
 
 def _at_least_one_adversary(hospitals: int, assumption: Assumption) -> Assumption:
@@ -191,7 +209,7 @@ def _at_least_one_adversary(hospitals: int, assumption: Assumption) -> Assumptio
     one = float(Fraction(1, hospitals))
     while math.floor(Fraction(str(one)) * hospitals) < 1:  # a decimal may fall just short of 1/n
         one = math.nextafter(one, 1.0)
-    return Assumption(one, assumption.dropout_rate, assumption.server)
+    return replace(assumption, adversary_rate=one, population=None)
 
 
 def objection(parameters: Parameters, assumption: Assumption) -> str | None:
@@ -219,7 +237,7 @@ def _bounds(parameters: Parameters, assumption: Assumption) -> Bounds:
     if not parameters.complete:
         bounds = _odds(hospitals).threshold_bounds(parameters.degree, corrupt, dropped, assumption.server)
         return Bounds(max(bounds.least, SMALLEST_THRESHOLD), bounds.most)
-    least = (hospitals + corrupt) // 2 + 1 if assumption.server == "semi_malicious" else corrupt + 1
+    least = (hospitals + corrupt) // 2 + 1 if assumption.server == "semi_malicious" else corrupt + 2
     return Bounds(max(least, SMALLEST_THRESHOLD), hospitals - dropped)
 
 
@@ -325,14 +343,18 @@ class _Odds:
     def threshold_bounds(self, degree: int, corrupt: int, dropped: int, server: Server) -> Bounds:
         """The thresholds at which neither too many corrupt nor too few surviving neighbours meet."""
         n = self.hospitals
-        colluding = self._chances(corrupt, degree)
-        beyond = np.append(np.cumsum(colluding[::-1])[::-1][1:], 0.0)  # P[X > t] for t = 0 ... degree
-        secure = int(np.argmax(beyond <= math.exp(LOG_SECURITY) / n))
+        secure = self.corrupt_neighbours(degree, corrupt)
         alive = np.cumsum(self._chances(n - dropped, degree))
         correct = int(np.argmax(alive >= math.exp(LOG_CORRECTNESS) / n))
         if server == "semi_malicious":
             secure = math.ceil((secure + degree - 1.25) / 2)
         return Bounds(secure + 1, correct)
+
+    def corrupt_neighbours(self, degree: int, corrupt: int) -> int:
+        """The most corrupt neighbours that a hospital has, but for 2^-41 over all of them."""
+        colluding = self._chances(corrupt, degree)
+        beyond = np.append(np.cumsum(colluding[::-1])[::-1][1:], 0.0)  # P[X > t] for t = 0 ... degree
+        return int(np.argmax(beyond <= math.exp(LOG_SECURITY) / self.hospitals))
 
     def _chances(self, marked: int, drawn: int) -> NDArray[np.float64]:
         """Hypergeometric: P[X = 0 ... drawn] of marked hospitals among `drawn` of all n."""

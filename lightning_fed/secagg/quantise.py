@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES128
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
+from lightning_fed.secagg.errors import RoundAbortedError
 from lightning_fed.secagg.masks import BLOCK_BYTES, CHUNK, Words
 
 LEAST_RING, GREATEST_RING = 16, 32
@@ -119,23 +120,33 @@ class Encoding:
             encoded[start : start + len(part)] = integers.view(np.uint32)
         return encoded, saturated
 
-    def decode(self, total: Words) -> tuple[NDArray[np.float32], int]:
+    def decode(self, total: Words, hospitals: int | None = None) -> tuple[NDArray[np.float32], int]:
         """The weighted mean update and the sum of weights, from a sum modulo 2^ring_bits.
 
         Args:
-            total: uint32 (parameters + 1,).
+            total: uint32 (parameters + 1,). hospitals: how many were summed; None: as many as can be.
 
         Returns:
             float32 (parameters,) and the sum of the weights; a mean of zeros where that is 0.
+
+        Raises:
+            RoundAbortedError: no so many hospitals can have sent this: one of them masked or sent something
+                else than it agreed to. A sum that is still masked passes with a chance of nothing at all.
         """
+        hospitals = self.hospitals if hospitals is None else hospitals
         unused = np.uint32(32 - self.ring_bits)
         weight = int(total[-1] & np.uint32(2**self.ring_bits - 1))
         factor = self.step * self.max_weight / weight if weight else 0.0
+        greatest = np.int32(hospitals * self.levels)
+        fits = weight <= hospitals * self.max_weight
         mean = np.empty(len(total) - 1, dtype=np.float32)
         for start in range(0, len(mean), CHUNK):
             part = total[start : start + CHUNK][: len(mean) - start]
             signed = (part << unused).view(np.int32) >> np.int32(unused)
+            fits = fits and -greatest <= signed.min() <= signed.max() <= greatest
             np.multiply(signed, factor, out=mean[start : start + len(part)], casting="same_kind")
+        if not fits:
+            raise RoundAbortedError(f"the sum is none of {hospitals} hospitals' vectors; one sent something else")
         return mean, weight
 
 

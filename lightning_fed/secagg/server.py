@@ -7,11 +7,11 @@ take from the sum. `Unmasking.masks` is all that it learns.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
-from secrets import SystemRandom
+from random import SystemRandom
 
 from lightning_fed.secagg.errors import ProtocolError, RoundAbortedError
 from lightning_fed.secagg.graph import Graph
@@ -31,7 +31,7 @@ from lightning_fed.secagg.messages import (
     keys_digest,
     seed_commitment,
 )
-from lightning_fed.secagg.shamir import combine
+from lightning_fed.secagg.shamir import PRIME, combine, disagree
 
 MOST_TRIES = 2000  # sets of shares that are tried where some of them are wrong
 
@@ -91,9 +91,9 @@ class AdvertiseStage:
         Raises:
             RoundAbortedError: too few did.
         """
-        if len(self._advertisements) < self.terms.least_survivors:
+        if len(self._advertisements) < self.terms.least_keys:
             raise RoundAbortedError(
-                f"{len(self._advertisements)} hospitals advertised keys; {self.terms.least_survivors} are needed"
+                f"{len(self._advertisements)} hospitals advertised keys; {self.terms.least_keys} are needed"
             )
         return ShareStage(self.terms, self.opening, dict(sorted(self._advertisements.items())))
 
@@ -221,6 +221,8 @@ class UnmaskStage:
             hospital: {} for hospital in listed.uploaders if hospital not in self._alive
         }
         self._answered: set[int] = set()
+        self.wrong: set[int] = set()
+        """Hospitals that gave a wrong share."""
 
     def request(self, hospital: int) -> UnmaskRequest:
         """What one of those that signed is asked."""
@@ -248,6 +250,7 @@ class UnmaskStage:
             or (answer.session, answer.round, answer.attempt) != (listed.session, listed.round, listed.attempt)
             or tuple(owner for owner, _ in answer.seeds) != request.seeds_of
             or tuple(owner for owner, _ in answer.keys) != request.keys_of
+            or not all(0 <= share < PRIME for _, share in (*answer.seeds, *answer.keys))
         ):
             raise ProtocolError(f"hospital {answer.hospital} answered something else than it was asked")
         self._answered.add(answer.hospital)
@@ -265,44 +268,59 @@ class UnmaskStage:
         session, listed = self.session, self.listed
         context = Context(listed.session, listed.round, listed.attempt)
         masks = [Mask(context.self_key(self._seed(owner), owner), negative=True) for owner in self._seeds]
-        place = listed.round - session.opening.first_round
         for owner in self._keys:
             neighbours = [other for other in session.graph.neighbours(owner) if other in self._alive]
             if not neighbours:
                 continue
             pair = self._mask_key(owner)
             for other in neighbours:
-                agreed = pair.agree(session.advertisements[other].mask_keys[place])
+                agreed = pair.agree(session.advertisements[other].mask_keys[self._place])
                 masks.append(pair_mask(context.pair_key(agreed, other, owner), other, owner).opposite())
         return Unmasking(listed.survivors, tuple(sorted(self._keys)), tuple(masks))
 
     def _seed(self, owner: int) -> bytes:
-        session = self.session
-        place = self.listed.round - session.opening.first_round
-        promised = session.advertisements[owner].commitments[place]
-        for seed in self._candidates(owner, self._seeds[owner], "self-mask seed"):
-            if seed_commitment(self.listed.session, self.listed.round, owner, seed) == promised:
-                return seed
-        raise RoundAbortedError(f"the shares of hospital {owner}'s self-mask seed do not give what it promised")
+        listed = self.listed
+        promised = self.session.advertisements[owner].commitments[self._place]
+
+        def is_promised(seed: bytes) -> bool:
+            return seed_commitment(listed.session, listed.round, owner, seed) == promised
+
+        return self._secret(owner, self._seeds[owner], "self-mask seed", is_promised)
 
     def _mask_key(self, owner: int) -> KeyPair:
-        place = self.listed.round - self.session.opening.first_round
-        promised = self.session.advertisements[owner].mask_keys[place]
-        for secret in self._candidates(owner, self._keys[owner], "mask key"):
-            pair = KeyPair(secret)
-            if pair.public == promised:
-                return pair
-        raise RoundAbortedError(f"the shares of hospital {owner}'s mask key do not give what it advertised")
+        promised = self.session.advertisements[owner].mask_keys[self._place]
 
-    def _candidates(self, owner: int, shares: Mapping[int, int], secret: str) -> Iterable[bytes]:
-        """Secrets by one set of shares after another; the first sets are the same for many owners."""
+        def is_promised(secret: bytes) -> bool:
+            return KeyPair(secret).public == promised
+
+        return KeyPair(self._secret(owner, self._keys[owner], "mask key", is_promised))
+
+    @property
+    def _place(self) -> int:
+        return self.listed.round - self.session.opening.first_round
+
+    def _secret(
+        self, owner: int, shares: Mapping[int, int], name: str, is_promised: Callable[[bytes], bool]
+    ) -> bytes:
+        """What enough shares give, checked against what its owner promised.
+
+        The same holders come first for all owners, whose Lagrange weights are kept. A holder that gave a wrong
+        share of one secret is not asked for the next, if there are enough others.
+        """
         threshold = self.session.terms.parameters.threshold
         if len(shares) < threshold:
-            raise RoundAbortedError(f"{len(shares)} shares of hospital {owner}'s {secret}; {threshold} are needed")
-        for chosen in sets_to_try(sorted(shares), threshold):
-            candidate = combine({holder: shares[holder] for holder in chosen})
-            if candidate is not None:
-                yield candidate
+            raise RoundAbortedError(
+                f"too many dropped out: {len(shares)} shares of hospital {owner}'s {name}, {threshold} are needed"
+            )
+        trusted = sorted(shares.keys() - self.wrong)
+        holders = trusted if len(trusted) >= threshold else sorted(shares)
+        for tries, chosen in enumerate(sets_to_try(holders, threshold)):
+            secret = combine({holder: shares[holder] for holder in chosen})
+            if secret is not None and is_promised(secret):
+                if tries:
+                    self.wrong.update(disagree(shares, chosen))
+                return secret
+        raise RoundAbortedError(f"the shares of hospital {owner}'s {name} do not give what it promised")
 
 
 def sets_to_try(holders: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:

@@ -46,13 +46,34 @@ def combine(shares: Mapping[int, int]) -> bytes | None:
     return value.to_bytes(SECRET_BYTES, "big") if value < 1 << (8 * SECRET_BYTES) else None
 
 
+def disagree(shares: Mapping[int, int], right: Sequence[int]) -> list[int]:
+    """The holders whose shares do not lie on the polynomial through the right ones.
+
+    Args:
+        shares: by holder. right: holders of as many right shares as the threshold.
+    """
+    holders = tuple(sorted(right))
+    wrong = []
+    for holder in shares.keys() - set(holders):
+        weights = _lagrange(holders, holder + 1)
+        value = sum(weight * shares[one] for weight, one in zip(weights, holders, strict=True))
+        if (value - shares[holder]) % PRIME:
+            wrong.append(holder)
+    return wrong
+
+
 @lru_cache(maxsize=4096)
 def lagrange_at_zero(holders: tuple[int, ...]) -> tuple[int, ...]:
     """The weights that take the shares of these holders to the secret; the same for all of their secrets."""
+    return _lagrange(holders, 0)
+
+
+def _lagrange(holders: tuple[int, ...], at: int) -> tuple[int, ...]:
+    """The weights that take shares of these holders to their polynomial's value at a point of nobody's."""
     points = [holder + 1 for holder in holders]
-    product = math.prod(points)
+    product = math.prod(point - at for point in points)
     weights = []
     for point in points:
         differences = math.prod(other - point for other in points if other != point)
-        weights.append(product // point * pow(differences, -1, PRIME) % PRIME)
+        weights.append(product // (point - at) * pow(differences, -1, PRIME) % PRIME)
     return tuple(weights)

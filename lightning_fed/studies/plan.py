@@ -8,7 +8,7 @@ import torch
 
 from lightning_fed.data.datamodule import Plan
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.enrolment import encoding_of, enrol, unsafe_choice, upload_bytes
+from lightning_fed.federation.enrolment import encoding_of, enrol, terms_of, unsafe_choice, upload_bytes
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.studies.single import Prepared, prepare, resolve
 
@@ -52,11 +52,12 @@ def _aggregation(experiment: Experiment, parameters: int) -> str:
     ring = f"sums modulo 2^{encoding.ring_bits} of {encoding.bits}-bit integers, {sent}"
     if experiment.secagg.protocol == "additive":
         return f"additive; the server sees the sum alone, and none if one hospital drops out; {ring}"
-    agreed = experiment.secagg.parameters(experiment.federation.cohort_size)
+    terms = terms_of(experiment, parameters)
+    agreed = terms.parameters
     warning = unsafe_choice(experiment)
     return (
         f"secagg_plus; degree {agreed.degree}, threshold {agreed.threshold} of {agreed.holders} shares; the "
-        f"server sees the sum of {experiment.secagg.min_survivors or agreed.threshold} hospitals or more; {ring}"
+        f"server sees the sum of {terms.least_survivors} hospitals or more; {ring}"
         + (f"; warning: {warning}" if warning else "")
     )
 

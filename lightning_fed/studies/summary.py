@@ -65,7 +65,7 @@ def summarise_secagg(experiment: Experiment, lines: Lines, parameters: int) -> S
     """The aggregation of a run and what it cost; see `SecAggSummary`."""
     stages = [lost["stage"] for line in lines for lost in line["aggregation"]["dropped"]]
     plain, masked = (experiment.secagg.protocol == name for name in ("plain", "secagg_plus"))
-    agreed = experiment.secagg.parameters(experiment.federation.cohort_size) if masked else None
+    agreed = experiment.secagg.parameters(experiment.federation) if masked else None
     return SecAggSummary(
         protocol=experiment.secagg.protocol,
         degree=agreed.degree if agreed else None,

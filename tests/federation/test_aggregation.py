@@ -223,7 +223,7 @@ def test_a_hospital_larger_than_a_vector_can_weigh_is_refused() -> None:
 
 
 def test_a_sum_that_could_wrap_is_refused_with_three_remedies() -> None:
-    experiment = under(SMALL, "secagg_plus", bits=31)
+    experiment = under(SMALL, "secagg_plus", max_weight=2**31)
     with pytest.raises(InputError, match=r"could wrap .* secagg\.bits .* secagg\.max_weight .*participation"):
         enrol(experiment, make_roster(experiment, load_images(experiment.data)))
 
