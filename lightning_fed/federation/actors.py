@@ -194,4 +194,11 @@ def _get(reference: Any, timeout: float | None = None) -> Any:
         raised_here = [line for line in lines if "lightning_fed.errors.InputError:" in line]
         if raised_here:  # in the actor's construction, of which Ray keeps the text alone
             raise InputError(raised_here[-1].split("InputError:", 1)[1].strip()) from None
-        raise LostError(f"a hospital's process or its update was lost ({lines[-1]})") from error
+        raise LostError(f"a hospital's process or its update was lost ({_cause(lines)})") from error
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """Ray's reason in a few words: its last line, unless that is a page of advice on memory."""
+    if any("out of memory" in line.lower() or "OOM" in line for line in lines):
+        return "Ray ended it because its node was short of memory; let fewer hospitals train at the same time"
+    return lines[-1]

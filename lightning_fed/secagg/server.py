@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from math import comb
 from random import SystemRandom
 
@@ -250,7 +250,7 @@ class UnmaskStage:
             or (answer.session, answer.round, answer.attempt) != (listed.session, listed.round, listed.attempt)
             or tuple(owner for owner, _ in answer.seeds) != request.seeds_of
             or tuple(owner for owner, _ in answer.keys) != request.keys_of
-            or not all(0 <= share < PRIME for _, share in (*answer.seeds, *answer.keys))
+            or not all(isinstance(share, int) and 0 <= share < PRIME for _, share in (*answer.seeds, *answer.keys))
         ):
             raise ProtocolError(f"hospital {answer.hospital} answered something else than it was asked")
         self._answered.add(answer.hospital)
@@ -304,21 +304,23 @@ class UnmaskStage:
     ) -> bytes:
         """What enough shares give, checked against what its owner promised.
 
-        The same holders come first for all owners, whose Lagrange weights are kept. A holder that gave a wrong
-        share of one secret is not asked for the next, if there are enough others.
+        The same holders come first for all owners, whose Lagrange weights are kept. Holders that gave a wrong
+        share of one secret come last for the next.
         """
         threshold = self.session.terms.parameters.threshold
         if len(shares) < threshold:
             raise RoundAbortedError(
                 f"too many dropped out: {len(shares)} shares of hospital {owner}'s {name}, {threshold} are needed"
             )
-        trusted = sorted(shares.keys() - self.wrong)
-        holders = trusted if len(trusted) >= threshold else sorted(shares)
-        for tries, chosen in enumerate(sets_to_try(holders, threshold)):
+        holders = sorted(shares)
+        trusted = [holder for holder in holders if holder not in self.wrong]
+        pools = [trusted, holders] if threshold <= len(trusted) < len(holders) else [holders]
+        for tries, chosen in enumerate(chain.from_iterable(sets_to_try(pool, threshold) for pool in pools)):
             secret = combine({holder: shares[holder] for holder in chosen})
             if secret is not None and is_promised(secret):
-                if tries:
-                    self.wrong.update(disagree(shares, chosen))
+                wrong = disagree(shares, chosen) if tries else []
+                if 2 * len(wrong) <= len(shares) - threshold:  # else liars in league could shift it on to others
+                    self.wrong.update(wrong)
                 return secret
         raise RoundAbortedError(f"the shares of hospital {owner}'s {name} do not give what it promised")
 

@@ -30,7 +30,7 @@ def bench_command(words: Sequence[str]) -> int:
     parser.add_argument("--hospitals", type=int, default=10)
     parser.add_argument("--images", type=int, default=1195, help="training images of each hospital")
     parser.add_argument("--width", type=int, help="of DPResNet; federation: 16, secagg: 64")
-    parser.add_argument("--rounds", type=int, help="federation: 6, of which the first is not counted; secagg: 3")
+    parser.add_argument("--rounds", type=int, help="federation: 6, of which the first is not counted; secagg: 5")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a process")
     parser.add_argument("--parameters", type=int, default=4_802_120, help="secagg: length of an update")
     parser.add_argument(
@@ -40,7 +40,7 @@ def bench_command(words: Sequence[str]) -> int:
     if options.name not in BENCHES:
         raise InputError(f"no benchmark '{options.name}': {suggestion(options.name, BENCHES)}")
     if options.name == "secagg":
-        rounds, width = _given(options.rounds, 3), _given(options.width, 64)
+        rounds, width = _given(options.rounds, 5), _given(options.width, 64)
         figures = bench_secagg(SecAggJob(options.hospitals, options.parameters, rounds, width))
     else:
         rounds, width = _given(options.rounds, 6), _given(options.width, 16)
