@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-fast lint install clean
+.PHONY: run test test-fast test-exhaustive lint install clean
 
 run: install
 	$(BIN)/lightning-fed run
@@ -13,6 +13,10 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+# Minutes; goes on where it was interrupted.
+test-exhaustive: install
+	$(BIN)/python -m pytest tests/secagg/exhaustive.py
 
 lint: install
 	$(BIN)/ruff check .
