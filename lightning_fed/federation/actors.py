@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
@@ -70,7 +71,7 @@ class ActorCrew:
         groups: Sequence[Sequence[Member]],
         output: Path | None,
     ) -> None:
-        self.cluster = cluster
+        self.cluster, self.settings = cluster, experiment.ray
         self.actors_beside: list[Any] = []
         reference = ray.put(data)
         shell = ray.remote(max_restarts=0, max_task_retries=0)(HospitalActor)
@@ -110,8 +111,8 @@ class ActorCrew:
         return [(by_reference[reference], _result(by_reference[reference])) for reference in ready]
 
     def open_shards(self, count: int) -> Shards:
-        """Actors that hold no CPU, spread over the nodes."""
-        shards = ActorShards(count)
+        """Actors that hold no CPU, on each node in turn."""
+        shards = ActorShards(count, [node.id for node in self.cluster.usable(self.settings)])
         self.actors_beside.extend(shards.actors)
         return shards
 
@@ -133,14 +134,19 @@ class ActorShards:
     hand and one on its way.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, nodes: Sequence[str]) -> None:
         self.count = count
-        shell = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(Shard)
-        self.actors: list[Any] = [shell.remote() for _ in range(count)]
+        shell = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Shard)
+        strategies = [NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
+        self.actors: list[Any] = [
+            shell.options(scheduling_strategy=strategies[shard % len(strategies)]).remote()
+            for shard in range(count)
+        ]
         self._adding: list[Any] = []
 
     def begin(self, length: int, ring_bits: int) -> None:
-        """Start a round's sum of vectors of a length."""
+        """Start a round's sum of vectors of a length; what is left of a round before it is dropped."""
+        self._adding = []
         begun = [
             actor.begin.remote(start, stop, ring_bits)
             for actor, (start, stop) in zip(self.actors, slices(length, self.count), strict=True)
@@ -188,6 +194,8 @@ def _get(reference: Any, timeout: float | None = None) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, InputError | FederationError):
             raise error.cause from None
+        if isinstance(error.cause, RayError):
+            raise LostError(f"an object that a hospital sent was lost ({type(error.cause).__name__})") from error
         raise
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.aggregator import Shards
 from lightning_fed.federation.crew import Crew
-from lightning_fed.federation.enrolment import directory_of, terms_of
+from lightning_fed.federation.enrolment import directory_of, encoding_of, terms_of
 from lightning_fed.federation.faults import LAST_BEFORE_UPLOAD, uploads
 from lightning_fed.federation.strategy import mean_update
 from lightning_fed.models.vector import Vector
@@ -43,6 +43,9 @@ class Aggregate:
 
 class Aggregation(Protocol):
     """One protocol, round by round: `begin`, a `take` for each hospital that sent, `close`."""
+
+    outside: dict[int, str]
+    """The hospitals that missed a set-up which serves later rounds too, and the stage of each."""
 
     @property
     def lost(self) -> Mapping[int, str]:
@@ -94,6 +97,7 @@ class PlainAggregation:
 
     def __init__(self, fetch: Callable[[Any], Vector]) -> None:
         self.fetch = fetch
+        self.outside: dict[int, str] = {}
         self.lost: dict[int, str] = {}
         self.refusals: list[str] = []
 
@@ -132,7 +136,7 @@ class SecAggPlus:
         self.terms, self.rounds, self.shards, self.reach = terms, rounds, shards, reach
         self.conductor = Conductor(terms, directory, self._ask)
         self.session: Session | None = None
-        self._outside: dict[int, str] = {}
+        self.outside: dict[int, str] = {}
 
     @property
     def lost(self) -> dict[int, str]:
@@ -154,15 +158,28 @@ class SecAggPlus:
         self._round, self._gone = round, gone
         self._uploaded: list[int] = []
         self.conductor.forget()
-        if self.session is None or not self.session.serves(round):
-            self.session = None
-            rounds = min(self.terms.rounds_per_setup, self.rounds - round + 1)
-            self.session = self.conductor.set_up(cohort, round, rounds)
-            self._outside = dict(self.conductor.lost)
-        self.conductor.lost.update(self._outside)  # who missed the set-up is out for all of its rounds
+        session, self.session = self.session, None
+        if session is None or not session.serves(round):
+            session = self._set_up(round, cohort)
+        self.session = session
+        self.conductor.lost.update(self.outside)
         self.shards.begin(self.terms.length, self.terms.encoding.ring_bits)
-        there = (hospital for hospital in self.session.sharers if self._is_there(hospital, "receive"))
-        return [hospital for hospital in there if hospital not in self._outside]
+        there = (hospital for hospital in session.sharers if self._is_there(hospital, "receive"))
+        return [hospital for hospital in there if hospital not in self.outside]
+
+    def _set_up(self, round: int, cohort: Sequence[int]) -> Session:
+        """Exchange keys for the rounds that are left of a block; its blocks end at the same rounds in every run.
+
+        Who missed the block's first set-up is out for all of its rounds, also where a resumed run or one that
+        could not open a round has to begin anew.
+        """
+        every = self.terms.rounds_per_setup
+        done = (round - 1) % every
+        outside = dict(self.outside) if done else {}
+        there = [hospital for hospital in cohort if hospital not in outside]
+        session = self.conductor.set_up(there, round, min(every - done, self.rounds - round + 1))
+        self.outside = outside | self.conductor.lost
+        return session
 
     def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
         """A hospital's masked slices go on to the shards."""
@@ -199,6 +216,7 @@ class AdditiveAggregation:
 
     def __init__(self, encoding: Encoding, length: int, reach: Reach) -> None:
         self.encoding, self.length, self.reach = encoding, length, reach
+        self.outside: dict[int, str] = {}
         self.lost: dict[int, str] = {}
         self.refusals: list[str] = []
 
@@ -223,7 +241,8 @@ class AdditiveAggregation:
     def close(self) -> Aggregate:
         """The sum of the sums; with one hospital missing there is none."""
         missing = [hospital for hospital in self._expected if hospital not in self._sent]
-        if missing or not self._expected:
+        self.lost.update(dict.fromkeys(missing, LAST_BEFORE_UPLOAD))
+        if missing:
             raise RoundAbortedError(f"additive sharing cannot do without hospital {missing}")
         received = {
             hospital: tuple(self._sent[sender][place] for sender in self._expected)
@@ -231,6 +250,7 @@ class AdditiveAggregation:
         }
         self._sent = {}
         sums = self.reach("add_shares", received)
+        self.lost.update({hospital: STAGES[-1] for hospital in self._expected if hospital not in sums})
         if len(sums) < len(self._expected):
             raise RoundAbortedError("additive sharing cannot do without a hospital that was lost")
         mean, _ = self.encoding.decode(add_up(sums.values(), self.length), len(self._expected))
@@ -246,9 +266,10 @@ def open_aggregation(experiment: Experiment, parameters: int, crew: Crew, slots:
     """
     if experiment.secagg.protocol == "plain":
         return PlainAggregation(crew.fetch)
-    terms = terms_of(experiment, parameters)
     if experiment.secagg.protocol == "additive":
-        return AdditiveAggregation(terms.encoding, terms.length, reach)
+        encoding = encoding_of(experiment)
+        return AdditiveAggregation(encoding, encoding.length(parameters), reach)
+    terms = terms_of(experiment, parameters)
     useful = max(1, min(terms.length // WORDS_OF_A_SHARD, slots))
     shards = crew.open_shards(experiment.secagg.shards or useful)
     return SecAggPlus(terms, directory_of(experiment), experiment.federation.rounds, shards, reach)

@@ -22,6 +22,7 @@ class Checkpoint:
         trained: the round, whose evaluation may be missing from `rounds.jsonl` and is then done again.
         weights: global weights (parameters,) after it. server: state of the strategy.
         last_rounds: the last round that each hospital trained in. failed_in_a_row: rounds without a new model.
+        outside: hospitals that missed a set-up which serves later rounds too, and the stage of each.
     """
 
     trained: TrainedRound
@@ -29,6 +30,7 @@ class Checkpoint:
     server: dict[str, Any]
     last_rounds: dict[int, int] = field(default_factory=dict)
     failed_in_a_row: int = 0
+    outside: dict[int, str] = field(default_factory=dict)
 
     @property
     def round(self) -> int:
@@ -50,6 +52,7 @@ class Checkpoints(RoundFiles):
             "server": checkpoint.server,
             "last_rounds": checkpoint.last_rounds,
             "failed_in_a_row": checkpoint.failed_in_a_row,
+            "outside": checkpoint.outside,
         }
         return self.save(checkpoint.round, content)
 
@@ -70,6 +73,7 @@ class Checkpoints(RoundFiles):
                     content["server"],
                     content["last_rounds"],
                     content["failed_in_a_row"],
+                    content["outside"],
                 )
             except (InputError, KeyError, TypeError, AttributeError) as error:
                 errors.append(str(error))

@@ -57,6 +57,8 @@ class Dispatcher:
         if not self.running:
             if lost:
                 return
+            if len(self.gone) == len(self.crew.places):
+                raise FederationError(next(iter(self.gone.values())))
             raise RuntimeError(f"{len(self.queue)} jobs wait and none can start")
         for ticket, result in self.crew.wait(list(self.running)):
             site, job = self.running.pop(ticket)

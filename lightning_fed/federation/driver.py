@@ -90,6 +90,7 @@ class Driver:
         self.model.server.restore(checkpoint.server)
         self._last_rounds = dict(checkpoint.last_rounds)
         self._failed_in_a_row = checkpoint.failed_in_a_row
+        self.aggregation.outside = dict(checkpoint.outside)
         self._reach("restore", {hospital: (round,) for hospital, round in self._last_rounds.items()})
 
     def rounds(self) -> Iterator[RoundRecord]:
@@ -109,6 +110,16 @@ class Driver:
             self.dispatcher.submit(evaluation.jobs())
             self.dispatcher.run_until(lambda: evaluation.finished)
             yield _record(done, evaluation)
+        self._refuse_failure()
+
+    def _refuse_failure(self) -> None:
+        """Raise unless there is a model that rounds made, and the last rounds did not fail too often."""
+        done, failed = self.done, self._failed_in_a_row
+        if done is not None and (failed == done.round or failed > self.experiment.faults.max_failed_rounds):
+            raise FederationError(
+                f"round {done.round} gave no new model ({done.failed}), the {failed}. in a row; "
+                "faults.max_failed_rounds says how many may"
+            )
 
     def test(self) -> Released:
         """The present global model on the test split."""
@@ -209,14 +220,18 @@ class Driver:
         if self.checkpoints is not None:
             state = self.model.server.state()
             self.checkpoints.store(
-                Checkpoint(self.done, self.model.weights, state, self._last_rounds, self._failed_in_a_row)
+                Checkpoint(
+                    self.done,
+                    self.model.weights,
+                    state,
+                    self._last_rounds,
+                    self._failed_in_a_row,
+                    dict(self.aggregation.outside),
+                )
             )
         self.on_close(self.done)
         if self._failed_in_a_row > self.experiment.faults.max_failed_rounds:
-            raise FederationError(
-                f"round {round.number} gave no new model ({round.failed}), the {self._failed_in_a_row}. in a row; "
-                "faults.max_failed_rounds says how many may"
-            )
+            self._refuse_failure()
         return self.done
 
     def _aggregate(self, round: OpenRound) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ on glibc nothing is done.
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
@@ -28,6 +29,8 @@ class _Mallinfo2(ctypes.Structure):
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
     library = ctypes.CDLL(None)
     if not all(hasattr(library, name) for name in ("mallopt", "malloc_trim", "mallinfo2")):
         return None

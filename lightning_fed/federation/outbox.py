@@ -14,8 +14,10 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.models.vector import Vector
 from lightning_fed.secagg.additive import additive_shares
 from lightning_fed.secagg.client import Client
+from lightning_fed.secagg.errors import ProtocolError
 from lightning_fed.secagg.keys import derive_key
 from lightning_fed.secagg.masks import KEY_BYTES, Words
+from lightning_fed.secagg.parameters import SMALLEST_COHORT
 from lightning_fed.secagg.quantise import Encoding
 from lightning_fed.secagg.shard import slices
 from lightning_fed.secagg.wire import pack
@@ -100,7 +102,9 @@ class AdditiveOutbox:
         self._encode = _Encoder(experiment, hospital, encoding)
 
     def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
-        """Shares, uint32 (parameters + 1,) each."""
+        """Shares, uint32 (parameters + 1,) each; of fewer than three, one would be nearly the vector itself."""
+        if parts < SMALLEST_COHORT:
+            raise ProtocolError(f"asked for {parts} additive shares; {SMALLEST_COHORT} hospitals or more share")
         begun = time.perf_counter()
         vector, saturated = self._encode(round, update, images)
         shares = tuple(additive_shares(vector, parts))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lightning_fed.data.datamodule import HospitalData
 from lightning_fed.data.images import ImageData, Pixels
-from lightning_fed.errors import InputError
+from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import client_of, directory_of, encoding_of, terms_of
 from lightning_fed.federation.hospital import Hospital
@@ -100,7 +100,10 @@ class Site:
         if method not in LOST_AT:
             return Refusal(hospital, f"no message '{method}'")
         client = self.clients[hospital]
-        return refuse_politely(hospital, lambda: getattr(client, method)(message))
+        try:
+            return refuse_politely(hospital, lambda: getattr(client, method)(message))
+        except OSError as error:  # of the note that a round is opened: nothing was answered
+            raise FederationError(f"{client.me.answered.path}: cannot be written ({error.strerror})") from error
 
     def add_shares(self, hospital: int, *shares: Words) -> Words:
         """The sum of the additive shares that one hospital received."""

@@ -113,5 +113,5 @@ def refuse_politely(hospital: int, call: Callable[[], Any]) -> Any:
     """What a hospital's client answers, or its refusal as a value that can travel."""
     try:
         return call()
-    except ProtocolError as error:
+    except (ProtocolError, AttributeError, TypeError, ValueError) as error:  # also of a message that is none
         return Refusal(hospital, str(error))

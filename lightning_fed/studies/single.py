@@ -109,8 +109,8 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
         say(f"warning: {warning}")
     if not resume:
         folder.create(experiment.as_dict())
-        save_identities(folder.path, identities)
     with _Start(folder, new=not resume) as start:
+        save_identities(folder.path, identities)
         tracker = start.enter_context(WandbRun(experiment, folder.path))
         crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))
         prepared = replace(prepared, data=prepared.data.without_pixels())  # the sites have them: kept once

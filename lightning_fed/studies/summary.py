@@ -52,7 +52,7 @@ def summarise(
         test=TestScores(**scores),
         hospital_accuracy=_hospital_accuracy(lines[-1]["diagnostic"]["hospitals"]),
         data=summarise_data(data, roster),
-        privacy=PrivacySummary(),
+        privacy=PrivacySummary(reproducible=experiment.privacy.reproducible),
         secagg=summarise_secagg(experiment, lines, parameters),
         seconds=seconds,
         evaluation_split=experiment.evaluation.split,
@@ -91,7 +91,7 @@ def sum_seconds(lines: Lines, startup: float, this_process: float, resumed_after
         sum(line["seconds"][kind] for line in lines) for kind in ("train", "aggregate", "evaluate")
     )
     earlier = [line["seconds"] for line in lines if line["round"] <= resumed_after]
-    before = sum(seconds["train"] + seconds["aggregate"] for seconds in earlier)
+    before = sum(seconds["setup"] + seconds["train"] + seconds["aggregate"] for seconds in earlier)
     return Seconds(this_process + before, startup, train, aggregate, evaluate)
 
 

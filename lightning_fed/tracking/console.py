@@ -44,7 +44,7 @@ class RunConsole:
             fitted=0,
             accuracy="",
         )
-        self._fitted = 0
+        self._fitted, self._round = 0, first_round
 
     def __enter__(self) -> RunConsole:
         if self.live:
@@ -59,8 +59,10 @@ class RunConsole:
 
     def fitted(self, report: FitReport) -> None:
         """A hospital has trained."""
-        self._fitted = self._fitted % self.per_round + 1
-        self.progress.update(self._task, advance=1, round=report.round, fitted=self._fitted)
+        self._fitted = self._fitted + 1 if report.round == self._round else 1
+        self._round = report.round
+        completed = (report.round - 1) * self.per_round + self._fitted
+        self.progress.update(self._task, completed=completed, round=report.round, fitted=self._fitted)
 
     def round_done(self, record: RoundRecord) -> None:
         """A round is evaluated."""

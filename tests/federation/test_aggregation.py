@@ -185,6 +185,34 @@ def test_a_resumed_run_with_dropouts_ends_in_the_same_weights(tmp_path: Path, pr
     assert np.array_equal(resumed.model.weights, alone.model.weights)
 
 
+def test_a_run_that_is_resumed_within_a_set_up_s_rounds_ends_in_the_same_weights(tmp_path: Path) -> None:
+    experiment = under(with_losses(SMALL, (1, 4, "before_keys")), "secagg_plus", rounds_per_setup=4)
+    experiment = replace(experiment, federation=replace(SMALL.federation, rounds=6))
+    alone = open_driver(experiment, tmp_path / "alone")
+    counted = [record.trained.counted for record in alone.rounds()]
+    assert counted == [(0, 1, 2, 3)] * 4 + [(0, 1, 2, 3, 4)] * 2
+    cut = open_driver(experiment, tmp_path / "cut")
+    rounds = cut.rounds()
+    next(rounds), next(rounds)
+    resumed = open_driver(cut.experiment, tmp_path / "cut", resume=True)
+    assert [record.trained.counted for record in resumed.rounds()] == counted[1:]
+    assert np.array_equal(resumed.model.weights, alone.model.weights)
+
+
+def test_a_run_without_any_new_model_does_not_end_as_completed(tmp_path: Path) -> None:
+    hopeless = replace(SMALL, faults=Faults(dropout=Dropout(rate=1.0), max_failed_rounds=5))
+    with pytest.raises(FederationError, match="round 2 gave no new model"):
+        list(open_driver(hopeless, tmp_path).rounds())
+    assert Checkpoints(tmp_path).rounds() == [1, 2]
+
+
+def test_a_note_that_cannot_be_written_ends_the_run_before_anything_is_answered(tmp_path: Path) -> None:
+    driver = open_driver(SMALL, tmp_path)
+    (tmp_path / "hospitals" / "2" / "answered.txt").mkdir()
+    with pytest.raises(FederationError, match=r"hospitals/2/answered\.txt: cannot be written"):
+        list(driver.rounds())
+
+
 def test_a_round_that_was_opened_and_lost_its_checkpoint_is_not_opened_again(tmp_path: Path) -> None:
     """Killed between the opening and the checkpoint: hospitals refuse, and the run goes on with the next round."""
     driver = open_driver(SMALL, tmp_path)
@@ -286,7 +314,8 @@ def test_the_test_of_promise_1_sees_an_update_whose_masks_are_left_out(
     site.fit = noting(passed, "fit", site.fit)
     for hospital in site.hospitals.values():
         hospital.take_update = keeping(updates, hospital.take_update)
-    list(driver.rounds())
+    with pytest.raises(FederationError, match="the sum is none of 5 hospitals' vectors"):
+        list(driver.rounds())
     assert "unmasked" in shows(updates[0], (value for _, value in passed), encoding_of(driver.experiment))
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_fed.federation.crew import Capacity, LocalCrew, Place
+from lightning_fed.errors import FederationError
+from lightning_fed.federation.crew import Capacity, LocalCrew, Lost, Place
 from lightning_fed.federation.dispatch import Dispatcher, Job
 
 
@@ -137,6 +138,17 @@ def test_jobs_that_can_never_start_are_an_error_and_not_a_hang() -> None:
     dispatcher.submit([Job(0, "work", (), print)])
     with pytest.raises(RuntimeError, match="1 jobs wait and none can start"):
         dispatcher.step()
+
+
+def test_where_every_site_is_gone_the_run_ends_with_the_reason() -> None:
+    crew = Rehearsal([Place("a", None)], Capacity({"a": 1}, 1))
+    crew.wait = lambda tickets: [(ticket, Lost("killed")) for ticket in tickets]  # type: ignore[method-assign]
+    dispatcher = Dispatcher(crew)
+    lost: list[str] = []
+    dispatcher.submit([Job(0, "work", (), print, lost=lost.append), Job(None, "work", (), print)])
+    with pytest.raises(FederationError, match="killed"):
+        dispatcher.run_until(lambda: False)
+    assert lost == ["killed"]
 
 
 class Adder:

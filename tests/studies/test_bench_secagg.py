@@ -47,13 +47,13 @@ def test_a_rehearsed_round_costs_every_party_something(dropped: int) -> None:
 def test_a_rehearsal_whose_sum_is_wrong_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     add = bench_secagg.ShardSum.add
 
-    def add_twice(self: Any, packed: Any) -> None:
+    def add_one_more(self: Any, packed: Any) -> None:
         add(self, packed)
-        add(self, packed)
+        self.total[0] += 1
 
-    monkeypatch.setattr(bench_secagg.ShardSum, "add", add_twice)
+    monkeypatch.setattr(bench_secagg.ShardSum, "add", add_one_more)
     with pytest.raises(RuntimeError, match="not that of the survivors"):
-        rehearsal().round(1, np.ones(50, np.float32))
+        rehearsal().round(1, np.ones(50, np.float32) / 3)
 
 
 def test_too_few_hospitals_are_one_line_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:

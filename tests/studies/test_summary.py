@@ -9,7 +9,7 @@ from lightning_fed.studies.summary import sum_seconds, summarise_data
 
 
 def line(round: int, train: float) -> dict[str, object]:
-    return {"round": round, "seconds": {"train": train, "aggregate": 1.0, "evaluate": 0.5}}
+    return {"round": round, "seconds": {"train": train, "aggregate": 1.0, "setup": 0.0, "evaluate": 0.5}}
 
 
 def test_a_resumed_run_counts_the_seconds_of_the_process_before_it() -> None:
