@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,14 @@ import pytest
 from lightning_fed.experiment import Experiment, Tracking
 from lightning_fed.tracking.wandb import WandbRun
 from tests.tracking.samples import record, result
+
+
+def when_it_holds(file: Path, word: bytes, patience: float = 30.0) -> bytes:
+    """A file's bytes once W&B's own process has written it, which may be after `finish` came back."""
+    end = time.monotonic() + patience
+    while word not in file.read_bytes() and time.monotonic() < end:
+        time.sleep(0.1)
+    return file.read_bytes()
 
 
 def test_disabled_does_nothing_at_all(tmp_path: Path) -> None:
@@ -35,7 +44,7 @@ def test_offline_writes_a_run_into_the_output_folder_without_a_network(
         tracker.summarise(result())
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     (file,) = folder.glob("run-*.wandb")
-    written = file.read_bytes()
+    written = when_it_holds(file, b"status")
     for name in ("released/accuracy", "diagnostic/train_loss", "seconds/train", "test/accuracy", "status"):
         assert name.encode() in written, name
     assert b"released/auroc" not in written, "a score that there is not"
