@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +24,12 @@ from lightning_fed.secagg.parameters import (
 )
 
 GREATEST_SEED = 2**63 - 1
+MOST_SHARDS = 1024
+CHANGEABLE = ("ray", "tracking", "output")
+NO_ACCOUNTANTS = {
+    "gdp": "a central limit, which can fall below the true epsilon, is no guarantee",
+    "rdp": "it is shown beside prv, and would stop a run that prv calibrated before its end",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,9 @@ class Model:
         name: `dpresnet`, `resnet9`, `resnet18`; ignored when `class_path` is set.
         width: channels of the first convolution (the paper's DPResNet: 64).
         norm: `group` or `batch`, for the two comparison ResNets; DPResNet always uses groups.
+        standardise_weights: convolve with each filter at mean 0 and variance 1 (Qiao et al. 2019,
+            arXiv 1903.10520).
+        norm_after_sum: a group norm after each residual sum (Klause et al. 2022, arXiv 2203.00324).
         class_path: your own `torch.nn.Module`, as `package.module.Class`; built with
             `in_channels` and `num_classes` and `init_args`.
         init_args: further keyword arguments of that class.
@@ -79,6 +90,8 @@ class Model:
     name: str = "dpresnet"
     width: int = 8
     norm: Literal["group", "batch"] = "group"
+    standardise_weights: bool = False
+    norm_after_sum: bool = False
     class_path: str | None = None
     init_args: dict[str, Any] = field(default_factory=dict)
 
@@ -105,6 +118,8 @@ class Training:
         schedule: learning rate over the whole federation: `constant` or `cosine` (down to zero).
         warmup_rounds: rounds, fractions too, of linear growth before the schedule.
         reset_optimizer_state: forget the moments at the start of every round, as the paper's code does.
+        views: of each image in each step, each augmented on its own; their gradients are averaged before an
+            image's gradient is clipped (augmentation multiplicity: De et al. 2022, arXiv 2204.13650).
     """
 
     optimizer: str = "AdamW"
@@ -118,10 +133,11 @@ class Training:
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_rounds: float = 1.0
     reset_optimizer_state: bool = False
+    views: int = 1
 
     def __post_init__(self) -> None:
         literals("training", self)
-        positive("training", lr=self.lr, batch_size=self.batch_size, threads=self.threads)
+        positive("training", lr=self.lr, batch_size=self.batch_size, threads=self.threads, views=self.views)
         not_negative("training", weight_decay=self.weight_decay, warmup_rounds=self.warmup_rounds)
         in_range("training", 0, 1, momentum=self.momentum)
 
@@ -142,6 +158,10 @@ class Federation:
             (Reddi et al. 2021: Adam is FedAdam; SGD with momentum is FedAvgM); null takes the mean itself.
         server_lr: its learning rate.
         server_options: its further keyword arguments, such as `{betas: [0.9, 0.99], eps: 0.001}`.
+        weighting: of a hospital in the mean, by its `images` or `equal`.
+        weights: a whole number for each hospital instead, made public by being here; empty goes by `weighting`.
+        ema: share of the old in an exponential moving average of the global models, which is then what is
+            measured and released, such as 0.9; null releases the last one (Polyak and Juditsky 1992).
     """
 
     hospitals: int = 10
@@ -154,36 +174,110 @@ class Federation:
     server_optimizer: str | None = None
     server_lr: float = 1.0
     server_options: dict[str, Any] = field(default_factory=dict)
+    weighting: Literal["images", "equal"] = "images"
+    weights: list[int] = field(default_factory=list)
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         literals("federation", self)
         positive("federation", hospitals=self.hospitals, rounds=self.rounds, local_epochs=self.local_epochs)
         positive("federation", local_steps=self.local_steps, participation=self.participation)
         positive("federation", server_lr=self.server_lr)
+        if self.server_options and self.server_optimizer is None:
+            raise InputError("federation.server_options: there is no federation.server_optimizer to take them")
         in_range("federation", 0, 1, participation=self.participation)
         not_negative("federation", proximal_mu=self.proximal_mu)
+        positive("federation", ema=self.ema)
+        if self.ema is not None:
+            in_range("federation", 0, 0.9999, ema=self.ema)
+        if self.weights and len(self.weights) != self.hospitals:
+            raise InputError(
+                f"federation.weights: {len(self.weights)} for {self.hospitals} hospitals; "
+                "give one for each, or none"
+            )
+        if any(weight < 1 for weight in self.weights):
+            raise InputError("federation.weights: each must be 1 or greater")
 
     @property
     def cohort_size(self) -> int:
         """Hospitals in each round."""
         return max(1, round(self.participation * self.hospitals))
 
+    def weight(self, hospital: int, images: int) -> int:
+        """What a hospital of so many images counts in the mean."""
+        if self.weights:
+            return self.weights[hospital]
+        return images if self.weighting == "images" else 1
+
 
 @dataclass(frozen=True)
 class Privacy:
-    """The privacy mechanism: `none` is the only one so far, and it protects nothing.
+    """Differential privacy: what is protected, and how much of it the whole run may spend.
 
     Args:
-        mechanism: `none`.
-        reproducible: draw the rounding of secure aggregation from `seed` and not from the operating system, so
-            that a run repeats to the bit: for a simulation only.
+        mechanism: `none` protects nothing. `record` protects each image: DP-SGD in the hospital (Abadi et al.
+            2016). `update` protects each hospital: its clipped update with Gaussian noise (the paper's local DP).
+        epsilon, delta: budget of each hospital for the whole run, all rounds and steps; null epsilon needs
+            `noise_multiplier`, and both give a run that stops when the budget is spent.
+        noise: false adds none under `update`, as the paper's published code did; nothing is guaranteed then.
+        noise_multiplier: standard deviation of the noise over the sensitivity; null calibrates it to `epsilon`.
+        max_grad_norm: C, to which an image's gradient or a hospital's update is clipped.
+        adjacency: neighbours differ in one image (for `update`: one hospital) that becomes blank.
+        sensitivity: of an update, C where a hospital is blanked (`zero_out`), 2 C where it is replaced by any
+            other (`replace_one`, for hospitals that trust nobody).
+        sample_rate: chance of each image in each step of `record`; null takes `training.batch_size` over the
+            images. physical_batch_size: images in memory at once; noise is added once for each sampled batch.
+        clipping: `one_pass`, or Opacus's `hooks`, `ghost`, `functorch`.
+        accountant: `prv` (Gopi et al. 2021) calibrates and enforces; `rdp` and PLD are shown beside it.
+        participations: the most rounds that one hospital takes part in; null counts every round.
+        reproducible: derive noise, sampling and rounding from `seed` and not from the operating system, so that a
+            run repeats to the bit: for a simulation only, as whoever knows the seed can take the noise off.
     """
 
-    mechanism: Literal["none"] = "none"
+    mechanism: Literal["none", "record", "update"] = "none"
+    epsilon: float | None = None
+    delta: float = 1.9e-4
+    noise: bool = True
+    noise_multiplier: float | None = None
+    max_grad_norm: float = 1.0
+    adjacency: Literal["zero_out"] = "zero_out"
+    sensitivity: Literal["zero_out", "replace_one"] = "zero_out"
+    sample_rate: float | None = None
+    physical_batch_size: int = 64
+    clipping: Literal["one_pass", "hooks", "ghost", "functorch"] = "one_pass"
+    accountant: Literal["prv"] = "prv"
+    participations: int | None = None
     reproducible: bool = False
 
     def __post_init__(self) -> None:
+        if str(self.accountant) in NO_ACCOUNTANTS:
+            raise InputError(
+                f"privacy.accountant is '{self.accountant}': {NO_ACCOUNTANTS[self.accountant]}; use prv"
+            )
         literals("privacy", self)
+        positive("privacy", epsilon=self.epsilon, noise_multiplier=self.noise_multiplier)
+        positive("privacy", max_grad_norm=self.max_grad_norm, sample_rate=self.sample_rate)
+        positive("privacy", physical_batch_size=self.physical_batch_size, participations=self.participations)
+        if self.sample_rate is not None:
+            in_range("privacy", 0, 1, sample_rate=self.sample_rate)
+        positive("privacy", delta=self.delta)
+        in_range("privacy", 0, 0.5, delta=self.delta)
+        if not self.noise and self.mechanism != "update":
+            raise InputError("privacy.noise: only mechanism 'update' runs without noise; leave it out")
+        if self.guarantees and self.epsilon is None and self.noise_multiplier is None:
+            raise InputError(
+                "privacy.epsilon: set the budget of the whole run, such as 6.0, or privacy.noise_multiplier"
+            )
+
+    @property
+    def guarantees(self) -> bool:
+        """Whether noise is added at all."""
+        return self.mechanism != "none" and self.noise
+
+    @property
+    def deviation_per_multiplier(self) -> float:
+        """Standard deviation of the noise on an update for each unit of the multiplier: its sensitivity."""
+        return self.max_grad_norm * (2 if self.sensitivity == "replace_one" else 1)
 
 
 @dataclass(frozen=True)
@@ -227,6 +321,7 @@ class SecAgg:
         positive("secagg", degree=self.degree, threshold=self.threshold, min_survivors=self.min_survivors)
         positive("secagg", rounds_per_setup=self.rounds_per_setup, max_weight=self.max_weight)
         positive("secagg", shards=self.shards)
+        in_range("secagg", 1, MOST_SHARDS, shards=self.shards or 1)
         in_range("secagg", 0, 0.9, adversary_rate=self.adversary_rate, dropout_rate=self.dropout_rate)
         in_range("secagg", 4, 25, bits=self.bits)
         in_range("secagg", 1e-6, 1e6, clip=self.clip)
@@ -410,6 +505,7 @@ class Experiment:
         if not 0 <= self.seed <= GREATEST_SEED:
             raise InputError(f"seed is {self.seed}: it must lie between 0 and {GREATEST_SEED}")
         self._check_secagg()
+        self._check_privacy()
         for loss in self.faults.dropout.losses:
             if loss.round > self.federation.rounds or loss.hospital >= self.federation.hospitals:
                 raise InputError(
@@ -433,6 +529,11 @@ class Experiment:
             )
         if secagg.protocol != "secagg_plus":
             return
+        if secagg.degree is not None and secagg.degree >= federation.cohort_size:
+            raise InputError(
+                f"secagg.degree is {secagg.degree}: {federation.cohort_size} hospitals take part, so each has "
+                f"{federation.cohort_size - 1} neighbours at most"
+            )
         parameters = secagg.parameters(federation)
         if secagg.min_survivors is not None and secagg.min_survivors > parameters.hospitals:
             raise InputError(
@@ -443,6 +544,41 @@ class Experiment:
                 "secagg.rounds_per_setup: with federation.participation below 1 the cohort changes from round to "
                 "round; set one of the two to 1"
             )
+
+    def _check_privacy(self) -> None:
+        privacy = self.privacy
+        if privacy.mechanism != "record" and self.training.views > 1:
+            raise InputError("training.views: only privacy.mechanism 'record' averages views; set it to 1")
+        if not privacy.guarantees:
+            return
+        if self.data.validation:
+            raise InputError(
+                f"data.validation is {self.data.validation:g}: under a guarantee hospitals hold no images back; "
+                "set it to 0 (the set's own validation split measures the rounds)"
+            )
+        if self.model.norm == "batch" and self.model.name != "dpresnet":
+            raise InputError(
+                "model.norm is 'batch': it mixes the images of a batch; set it to group under privacy"
+            )
+        federation = self.federation
+        if privacy.mechanism == "update" and federation.weighting == "images" and not federation.weights:
+            raise InputError(
+                "federation.weighting is 'images': under update-level privacy a hospital's count is private too; "
+                "set it to equal, or give federation.weights"
+            )
+        if privacy.clipping == "ghost" and self.training.views > 1:
+            raise InputError(
+                "privacy.clipping 'ghost' clips single rows; use one_pass or hooks with training.views"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that a run's result depends on, so that a run goes on with the settings that it had."""
+        values = {key: value for key, value in self.as_dict().items() if key not in CHANGEABLE}
+        values["ray"] = {"gpus_per_hospital": self.ray.gpus_per_hospital}
+        values["data"] = {key: value for key, value in values["data"].items() if key not in ("root", "download")}
+        values["faults"] = {"dropout": values["faults"]["dropout"]}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """The experiment as nested plain values, in the order of `experiment.yaml`."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from lightning_fed.checks import in_range, one_of
 from lightning_fed.errors import InputError
 from lightning_fed.secagg.errors import UnsafeParametersError
-from lightning_fed.secagg.parameters import Assumption, rule
+from lightning_fed.secagg.parameters import COMPLETE_BELOW, Assumption, complete_graph, rule
 
 SERVERS = ("semi_honest", "semi_malicious")
 
@@ -37,6 +38,13 @@ def parameters_command(words: Sequence[str]) -> int:
     assumption = Assumption(options.adversaries, options.dropouts, options.server)
     try:
         found = rule(options.hospitals, assumption)
+        if options.hospitals < COMPLETE_BELOW:
+            graph = complete_graph(options.hospitals)
+            print(
+                f"a run of fewer than {COMPLETE_BELOW} hospitals takes the complete graph: degree {graph.degree}, "
+                f"threshold {graph.threshold}",
+                file=sys.stderr,
+            )
         print(json.dumps({name: getattr(found, name) for name in ("hospitals", "degree", "threshold")}))
     except UnsafeParametersError as error:
         raise InputError(f"secagg-parameters: {error}") from error

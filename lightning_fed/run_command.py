@@ -12,7 +12,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.paths import user_path
 
-CHANGEABLE = ("ray", "tracking")
+CHANGEABLE = ("ray.", "tracking.", "faults.max_failed_rounds.")
 SWITCHES = "--dry_run prints what would run and trains nothing; --resume FOLDER goes on with the run in FOLDER"
 
 
@@ -84,8 +84,10 @@ def resumed(folder: Path, words: Sequence[str]) -> Experiment:
     if (folder / "summary.json").exists():
         raise InputError(f"--resume {folder}: that run is complete; its result is in summary.json")
     for word in words:
-        section = word.lstrip("-").split("=")[0].split(".")[0]
-        fixed = section not in CHANGEABLE or word.startswith("--ray.gpus_per_hospital")
+        key = word.lstrip("-").split("=")[0]
+        fixed = not f"{key}.".startswith(CHANGEABLE) or key == "ray.gpus_per_hospital"
         if word.startswith("--") and fixed:
-            raise InputError(f"{word.split('=')[0]} cannot change in a resumed run; only ray.* and tracking.* can")
+            raise InputError(
+                f"--{key} cannot change in a resumed run; only ray.*, tracking.* and faults.max_failed_rounds can"
+            )
     return replace(read_experiment(["--config", str(path), *words]), output=str(folder.resolve()))

@@ -177,6 +177,7 @@ def test_known_keys_are_every_dotted_name_of_the_experiment() -> None:
     federation=st.builds(
         Federation,
         local_steps=st.none() | st.integers(1, 10**6),
+        server_optimizer=st.just("Adam"),
         server_options=st.dictionaries(
             st.sampled_from(["eps", "betas", "amsgrad"]),
             st.floats(0, 1) | st.booleans() | st.lists(st.floats(0, 1), max_size=2),

@@ -22,7 +22,8 @@ def hints(kinds: tuple[Any, ...]) -> list[tuple[str, str, Any]]:
     found = []
     for section, settings in SECTIONS.items():
         for key, hint in get_type_hints(settings).items():
-            if hint in kinds or (get_args(hint) and get_args(hint)[0] in kinds and get_origin(hint) is not dict):
+            inside = get_args(hint)[:1] if get_origin(hint) not in (dict, list) else ()
+            if hint in kinds or (inside and inside[0] in kinds):
                 found.append((section, key, hint))
     return found
 

@@ -15,10 +15,11 @@ BELOW = {
     "data": set(),
     "models": set(),
     "secagg": set(),
+    "privacy": set(),
     "tracking": set(),
     "report": {"tracking"},
-    "federation": {"data", "models", "secagg", "tracking"},
-    "studies": {"data", "models", "secagg", "tracking", "federation", "report"},
+    "federation": {"data", "models", "privacy", "secagg", "tracking"},
+    "studies": {"data", "models", "privacy", "secagg", "tracking", "federation", "report"},
 }
 
 

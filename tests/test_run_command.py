@@ -52,7 +52,7 @@ def test_placement_and_tracking_may_change_and_their_other_keys_stay_as_stored(
 def test_what_would_change_the_result_is_refused_by_its_key(run: Path, word: str) -> None:
     key = word.split("=")[0]
     with pytest.raises(
-        InputError, match=rf"{key} cannot change in a resumed run; only ray\.\* and tracking\.\* can"
+        InputError, match=rf"{key} cannot change in a resumed run; only ray\.\*, tracking\.\* and faults\.max_"
     ):
         resumed(run, [word])
 

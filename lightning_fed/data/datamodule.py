@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,6 +16,46 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lightning_fed.data.images import ImageSet, Indices, Pixels
 from lightning_fed.experiment import Training
 from lightning_fed.seeds import stream
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Images that go through the network together.
+
+    Args:
+        step: the optimizer's step that they belong to. positions: among the hospital's images (batch,).
+        last: whether the step is taken after them.
+    """
+
+    step: int
+    positions: Indices
+    last: bool = True
+
+
+class Batches(Protocol):
+    """The batches of one hospital in one round."""
+
+    @property
+    def length(self) -> int:
+        """Optimizer steps."""
+        ...
+
+    @property
+    def loads(self) -> int:
+        """Batches, of which a step may have several."""
+        ...
+
+    def batches(self) -> Iterator[PlannedBatch]:
+        """The batches in order, the same each time."""
+        ...
+
+    def step_of(self, load: int) -> int:
+        """The step that the batch of that number belongs to."""
+        ...
+
+    def turns(self, batch: PlannedBatch) -> Indices:
+        """How each image of a batch is turned and flipped, 0 to 7 (batch * views,), views of an image together."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,29 +81,95 @@ class Plan:
         """Optimizer steps of the round."""
         return self.steps if self.steps is not None else self.epochs * -(-self.images // self.batch_size)
 
-    def batches(self) -> Iterator[tuple[int, Indices]]:
-        """Pairs of step and positions (batch,), a new permutation for each pass."""
+    @property
+    def loads(self) -> int:
+        """One batch for each step."""
+        return self.length
+
+    def step_of(self, load: int) -> int:
+        """The batch's own number."""
+        return load
+
+    def turns(self, batch: PlannedBatch) -> Indices:
+        """Drawn anew for each image and step."""
+        choices = stream(self.seed, "augment", self.hospital, self.round, batch.step)
+        return choices.integers(0, 8, len(batch.positions))
+
+    def batches(self) -> Iterator[PlannedBatch]:
+        """A new permutation for each pass."""
         order = stream(self.seed, "order", self.hospital, self.round)
         step = 0
         while step < self.length:
             deal = order.permutation(self.images)
             for start in range(0, self.images, self.batch_size):
                 if step < self.length:
-                    yield step, deal[start : start + self.batch_size]
+                    yield PlannedBatch(step, deal[start : start + self.batch_size])
                     step += 1
 
 
-class PlanSampler(Sampler[tuple[int, Indices]]):
+@dataclass(frozen=True)
+class DrawnPlan:
+    """Batches that were drawn elsewhere, image by image, and may be empty or too large for one load.
+
+    What happens to an image depends on its own number alone and not on which others were drawn: a neighbouring
+    data set would otherwise change the views of all.
+
+    Args:
+        draws: positions (batch,) of each step. images: how many the hospital has. load: images at once, at most.
+        views: of each image. seed: of the augmentation. hospital, round: whose batches.
+    """
+
+    draws: tuple[Indices, ...]
+    images: int
+    load: int
+    views: int
+    seed: int
+    hospital: int
+    round: int
+
+    @property
+    def length(self) -> int:
+        """Optimizer steps, with those whose batch is empty."""
+        return len(self.draws)
+
+    @property
+    def loads(self) -> int:
+        """Batches, at least one for each step."""
+        return len(self._batches)
+
+    @cached_property
+    def _batches(self) -> list[PlannedBatch]:
+        return [
+            PlannedBatch(step, drawn[start : start + self.load], last=start + self.load >= len(drawn))
+            for step, drawn in enumerate(self.draws)
+            for start in range(0, max(len(drawn), 1), self.load)
+        ]
+
+    def step_of(self, load: int) -> int:
+        """The step that the batch of that number belongs to."""
+        return self._batches[load].step
+
+    def batches(self) -> Iterator[PlannedBatch]:
+        """The steps' batches in loads of at most `load`."""
+        return iter(self._batches)
+
+    def turns(self, batch: PlannedBatch) -> Indices:
+        """Drawn for every image of the hospital, sampled or not."""
+        choices = stream(self.seed, "augment", self.hospital, self.round, batch.step)
+        return choices.integers(0, 8, (self.images, self.views))[batch.positions].reshape(-1)
+
+
+class PlanSampler(Sampler[PlannedBatch]):
     """The plan's batches as a torch sampler."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Batches) -> None:
         self.plan = plan
 
-    def __iter__(self) -> Iterator[tuple[int, Indices]]:
+    def __iter__(self) -> Iterator[PlannedBatch]:
         return self.plan.batches()
 
     def __len__(self) -> int:
-        return self.plan.length
+        return self.plan.loads
 
 
 def flip_and_turn(images: Pixels, choices: Indices) -> Pixels:
@@ -80,17 +188,15 @@ def flip_and_turn(images: Pixels, choices: Indices) -> Pixels:
 class PlannedBatches(Dataset[tuple[Tensor, Tensor]]):
     """Indexed by whole batches of the plan; `owned` are the hospital's rows of the shared pixels."""
 
-    def __init__(self, shared: ImageSet, owned: Indices, plan: Plan, augment: bool) -> None:
-        self.shared, self.owned, self.plan, self.augment = shared, owned, plan, augment
+    def __init__(self, shared: ImageSet, owned: Indices, plan: Batches, augment: bool, views: int = 1) -> None:
+        self.shared, self.owned, self.plan, self.augment, self.views = shared, owned, plan, augment, views
 
-    def __getitem__(self, batch: tuple[int, Indices]) -> tuple[Tensor, Tensor]:
-        """(step, positions) -> images uint8 (batch, height, width, channels), labels int64 (batch,)."""
-        step, positions = batch
-        rows = self.owned[positions]
+    def __getitem__(self, batch: PlannedBatch) -> tuple[Tensor, Tensor]:
+        """Images uint8 (batch * views, height, width, channels), labels int64 (batch * views,), views together."""
+        rows = self.owned[batch.positions].repeat(self.views)
         images = self.shared.images[rows]
         if self.augment:
-            choices = stream(self.plan.seed, "augment", self.plan.hospital, self.plan.round, step)
-            images = flip_and_turn(images, choices.integers(0, 8, len(rows)))
+            images = flip_and_turn(images, self.plan.turns(batch))
         return torch.from_numpy(images), torch.from_numpy(self.shared.labels[rows])
 
 
@@ -107,7 +213,7 @@ class HospitalData(pl.LightningDataModule):
         super().__init__()
         self.shared, self.train, self.validation = shared, train, validation
         self.training = training
-        self.plan: Plan | None = None
+        self.plan: Batches | None = None
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of the round whose plan was set.
@@ -117,7 +223,8 @@ class HospitalData(pl.LightningDataModule):
         """
         if self.plan is None:
             raise RuntimeError("set the round's plan before training")
-        batches = PlannedBatches(self.shared, self.train, self.plan, self.training.augment)
+        training = self.training
+        batches = PlannedBatches(self.shared, self.train, self.plan, training.augment, training.views)
         return DataLoader(batches, batch_size=None, sampler=PlanSampler(self.plan))
 
     def held_out(self) -> ImageSet:

@@ -131,6 +131,9 @@ def share_out(data: Data, labels: Labels, hospitals: int) -> list[Indices]:
     """
     if hospitals > len(labels):
         raise InputError(f"federation.hospitals is {hospitals}: there are only {len(labels)} training images")
+    classes = len(np.unique(labels))
+    if data.partition == "shards" and data.classes_per_hospital > classes:
+        raise InputError(f"data.classes_per_hospital is {data.classes_per_hospital}: there are {classes} classes")
     shares = PARTITIONS[data.partition](data)(labels, hospitals)
     smallest = min(range(hospitals), key=lambda hospital: len(shares[hospital]))
     if len(shares[smallest]) < data.min_images:

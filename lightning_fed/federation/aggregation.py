@@ -34,7 +34,7 @@ class Aggregate:
     """A round's mean update.
 
     Args:
-        mean: float32 (parameters,), weighted by images. counted: the hospitals in it, ascending.
+        mean: float32 (parameters,), weighted as the experiment says. counted: the hospitals in it, ascending.
     """
 
     mean: Vector
@@ -46,6 +46,11 @@ class Aggregation(Protocol):
 
     outside: dict[int, str]
     """The hospitals that missed a set-up which serves later rounds too, and the stage of each."""
+
+    @property
+    def fewest(self) -> int:
+        """The fewest hospitals that can give a sum."""
+        ...
 
     @property
     def lost(self) -> Mapping[int, str]:
@@ -73,7 +78,7 @@ class Aggregation(Protocol):
         """In how many parts a hospital sends its update in this round."""
         ...
 
-    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+    def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital has sent."""
         ...
 
@@ -94,6 +99,7 @@ class PlainAggregation:
     """
 
     parts = 1
+    fewest = 1
 
     def __init__(self, fetch: Callable[[Any], Vector]) -> None:
         self.fetch = fetch
@@ -108,9 +114,9 @@ class PlainAggregation:
         self._expected = [hospital for hospital in cohort if hospital not in self.lost]
         return self._expected
 
-    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+    def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital has sent."""
-        self._sent[hospital] = images, parts[0]
+        self._sent[hospital] = weight, parts[0]
 
     def close(self) -> Aggregate:
         """The mean over those that sent, summed in the order of hospitals."""
@@ -137,6 +143,11 @@ class SecAggPlus:
         self.conductor = Conductor(terms, directory, self._ask)
         self.session: Session | None = None
         self.outside: dict[int, str] = {}
+
+    @property
+    def fewest(self) -> int:
+        """Those whose sum hospitals help to open."""
+        return self.terms.least_survivors
 
     @property
     def lost(self) -> dict[int, str]:
@@ -181,7 +192,7 @@ class SecAggPlus:
         self.outside = outside | self.conductor.lost
         return session
 
-    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+    def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital's masked slices go on to the shards."""
         self.shards.add(parts)
         self._uploaded.append(hospital)
@@ -214,6 +225,8 @@ class AdditiveAggregation:
         encoding: of the vectors. length: integers of one. reach: calls `add_shares` at the hospitals' sites.
     """
 
+    fewest = SMALLEST_COHORT
+
     def __init__(self, encoding: Encoding, length: int, reach: Reach) -> None:
         self.encoding, self.length, self.reach = encoding, length, reach
         self.outside: dict[int, str] = {}
@@ -234,16 +247,17 @@ class AdditiveAggregation:
             raise RoundAbortedError(f"{len(self._expected)} hospitals share; {SMALLEST_COHORT} are needed")
         return [hospital for hospital in self._expected if hospital not in gone]
 
-    def take(self, hospital: int, images: int, parts: tuple[Any, ...]) -> None:
+    def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital has shared its vector out."""
         self._sent[hospital] = parts
 
     def close(self) -> Aggregate:
         """The sum of the sums; with one hospital missing there is none."""
         missing = [hospital for hospital in self._expected if hospital not in self._sent]
-        self.lost.update(dict.fromkeys(missing, LAST_BEFORE_UPLOAD))
+        self.lost = dict.fromkeys(missing, LAST_BEFORE_UPLOAD) | self.lost
         if missing:
-            raise RoundAbortedError(f"additive sharing cannot do without hospital {missing}")
+            names = ", ".join(map(str, missing))
+            raise RoundAbortedError(f"additive sharing cannot do without hospital {names}")
         received = {
             hospital: tuple(self._sent[sender][place] for sender in self._expected)
             for place, hospital in enumerate(self._expected)

@@ -23,6 +23,8 @@ class Checkpoint:
         weights: global weights (parameters,) after it. server: state of the strategy.
         last_rounds: the last round that each hospital trained in. failed_in_a_row: rounds without a new model.
         outside: hospitals that missed a set-up which serves later rounds too, and the stage of each.
+        average: of the rounds' weights, None without one. averaged: rounds in it.
+        fingerprint: of the experiment, see `Experiment.fingerprint`.
     """
 
     trained: TrainedRound
@@ -31,6 +33,9 @@ class Checkpoint:
     last_rounds: dict[int, int] = field(default_factory=dict)
     failed_in_a_row: int = 0
     outside: dict[int, str] = field(default_factory=dict)
+    average: Vector | None = None
+    averaged: int = 0
+    fingerprint: str = ""
 
     @property
     def round(self) -> int:
@@ -43,6 +48,7 @@ class Checkpoints(RoundFiles):
 
     def __init__(self, output: Path) -> None:
         super().__init__(output / "checkpoints", "round")
+        self.damaged: list[str] = []
 
     def store(self, checkpoint: Checkpoint) -> Path:
         """Rename the round's checkpoint into place, whole."""
@@ -53,16 +59,19 @@ class Checkpoints(RoundFiles):
             "last_rounds": checkpoint.last_rounds,
             "failed_in_a_row": checkpoint.failed_in_a_row,
             "outside": checkpoint.outside,
+            "average": None if checkpoint.average is None else torch.from_numpy(checkpoint.average),
+            "averaged": checkpoint.averaged,
+            "fingerprint": checkpoint.fingerprint,
         }
         return self.save(checkpoint.round, content)
 
     def last(self) -> Checkpoint | None:
-        """The newest whole checkpoint, None where no round was finished.
+        """The newest whole checkpoint, None where no round was finished; `damaged` tells of newer ones.
 
         Raises:
             InputError: there are checkpoints and none is whole.
         """
-        errors = []
+        errors = self.damaged = []
         for round in reversed(self.rounds()):
             try:
                 content = read_whole(self.path(round))
@@ -74,6 +83,9 @@ class Checkpoints(RoundFiles):
                     content["last_rounds"],
                     content["failed_in_a_row"],
                     content["outside"],
+                    None if content["average"] is None else content["average"].numpy(),
+                    content["averaged"],
+                    content["fingerprint"],
                 )
             except (InputError, KeyError, TypeError, AttributeError) as error:
                 errors.append(str(error))

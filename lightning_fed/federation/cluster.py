@@ -158,6 +158,7 @@ def _connect(address: str | None) -> None:
     if address is None:
         ray.init(address="local", include_dashboard=False, **options)
         return
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of the token that it has just found
     # A head node of this machine wrote its token where we find it; nobody should have to say so again.
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:

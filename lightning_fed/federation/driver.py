@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_fed.data.images import ImageData
-from lightning_fed.errors import DivergedError, FederationError
+from lightning_fed.errors import DivergedError, FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.aggregation import open_aggregation
 from lightning_fed.federation.checkpoint import Checkpoint, Checkpoints
@@ -19,8 +19,11 @@ from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
 from lightning_fed.federation.faults import dropouts
+from lightning_fed.federation.protection import ledger_of
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.strategy import GlobalModel, choose_cohort
+from lightning_fed.privacy.ledger import Ledger
+from lightning_fed.secagg.conductor import STAGES
 from lightning_fed.secagg.errors import RoundAbortedError
 from lightning_fed.seeds import stream
 from lightning_fed.tracking.records import Dropped, FitReport, Released, RoundRecord, TrainedRound
@@ -33,7 +36,7 @@ class OpenRound:
     Args:
         number: counted from 1. cohort: hospitals that are asked. begun: when. trained: when the last fit came in.
         setup_seconds: of exchanging keys. waiting: hospitals that train. reports: of those that have trained.
-        failed: why there will be no new model.
+        failed: why there will be no new model. spent: hospitals whose privacy budget is.
     """
 
     number: int
@@ -44,6 +47,7 @@ class OpenRound:
     waiting: set[int] = field(default_factory=set)
     reports: dict[int, FitReport] = field(default_factory=dict)
     failed: str | None = None
+    spent: list[int] = field(default_factory=list)
 
 
 class Driver:
@@ -78,16 +82,29 @@ class Driver:
             experiment, len(model.weights), crew, self.dispatcher.slots, self._reach
         )
         self.done: TrainedRound | None = None
+        self.stopped_on_budget = False
+        self._epsilons = [0.0] * experiment.federation.hospitals
         self._last_rounds: dict[int, int] = {}
         self._failed_in_a_row = 0
 
     def resume(self) -> None:
-        """Go on from the last whole checkpoint, if there is one; hospitals take up their own states."""
+        """Go on from the last whole checkpoint, if there is one; hospitals take up their own states.
+
+        Raises:
+            InputError: the experiment is not the one that the checkpoint was made under, or a state is missing.
+        """
         checkpoint = self.checkpoints.last() if self.checkpoints is not None else None
         if checkpoint is None:
             return
+        if checkpoint.fingerprint != self.experiment.fingerprint:
+            raise InputError(
+                f"experiment.yaml: it was changed after round {checkpoint.round}; put the run's own settings back "
+                "(a resumed run changes ray.*, tracking.* and faults.max_failed_rounds only)"
+            )
         self.done, self.model.weights = checkpoint.trained, checkpoint.weights
         self.model.server.restore(checkpoint.server)
+        self.model.average, self.model.rounds = checkpoint.average, checkpoint.averaged
+        self._epsilons = list(checkpoint.trained.epsilon_by_hospital or self._epsilons)
         self._last_rounds = dict(checkpoint.last_rounds)
         self._failed_in_a_row = checkpoint.failed_in_a_row
         self.aggregation.outside = dict(checkpoint.outside)
@@ -96,16 +113,20 @@ class Driver:
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what is left of the federation; after it `self.model` is the last global model."""
         done = self.done
-        evaluation = self._evaluation(self.crew.put(self.model.weights)) if done is not None else None
+        evaluation = self._evaluation() if done is not None else None
         for number in range(done.round + 1 if done is not None else 1, self.experiment.federation.rounds + 1):
-            round = self._start_round(number, evaluation)
+            able = self._able(number)
+            if len(able) < self.aggregation.fewest:
+                self.stopped_on_budget = True
+                break
+            round = self._start_round(number, able, evaluation)
             while round.waiting or (evaluation and not evaluation.finished):
                 self.dispatcher.step()
                 if evaluation and done and evaluation.finished:
                     yield _record(done, evaluation)
                     evaluation = None
             done = self._close_round(round)
-            evaluation = self._evaluation(self.crew.put(self.model.weights))
+            evaluation = self._evaluation()
         if evaluation is not None and done is not None:
             self.dispatcher.submit(evaluation.jobs())
             self.dispatcher.run_until(lambda: evaluation.finished)
@@ -128,7 +149,7 @@ class Driver:
             self.data,
             self.roster,
             "test",
-            self.crew.put(self.model.weights),
+            self.crew.put(self.model.released),
             hospitals=False,
         )
         self.dispatcher.submit(evaluation.jobs())
@@ -152,23 +173,56 @@ class Driver:
         self.dispatcher.run_until(lambda: len(results) + len(missing) == len(arguments))
         return results
 
-    def _evaluation(self, weights: Any) -> Evaluation:
+    def _evaluation(self) -> Evaluation:
         split = self.experiment.evaluation.split
+        weights = self.crew.put(self.model.released)
         return Evaluation(self.experiment, self.data, self.roster, split, weights)
 
-    def _start_round(self, number: int, evaluation: Evaluation | None) -> OpenRound:
+    def _able(self, number: int) -> set[int]:
+        """The hospitals whose privacy budget pays for a round."""
+        everybody = range(self.experiment.federation.hospitals)
+        if self.roster.doses is None:
+            return set(everybody)
+        answers = self._reach("affords", dict.fromkeys(everybody, (number,)))
+        return {hospital for hospital in everybody if answers.get(hospital, True)}
+
+    def spent(self) -> tuple[int, ...]:
+        """Releases that each hospital's ledger was charged for; of one that is gone, by its ledger on disk."""
+        everybody = range(self.experiment.federation.hospitals)
+        answers = self._reach("spent", dict.fromkeys(everybody, ()))
+        return tuple(
+            answers[hospital] if hospital in answers else self._ledger(hospital).spent for hospital in everybody
+        )
+
+    def _ledger(self, hospital: int) -> Ledger:
+        """The ledger that a hospital which is gone has left.
+
+        Raises:
+            InputError: it is not in the run folder.
+        """
+        assert self.roster.doses is not None
+        output = None if self.checkpoints is None else self.checkpoints.folder.parent
+        ledger = ledger_of(output, hospital, self.roster.doses[hospital])
+        if hospital in self._last_rounds:
+            ledger.require(self._last_rounds[hospital])
+        return ledger
+
+    def _start_round(self, number: int, able: set[int], evaluation: Evaluation | None) -> OpenRound:
         """Queue the round: as many fits as there is room for, the last round's evaluation, the other fits."""
         experiment = self.experiment
-        cohort = choose_cohort(experiment.federation, stream(experiment.seed, "cohort", number))
-        round = OpenRound(number, cohort, time.perf_counter())
+        cohort = choose_cohort(experiment.federation, stream(experiment.seed, "cohort", number), able)
+        spent = [hospital for hospital in range(experiment.federation.hospitals) if hospital not in able]
+        round = OpenRound(number, cohort, time.perf_counter(), spent=spent)
+        gone = dropouts(experiment, number, cohort) | dict.fromkeys(spent, STAGES[0])
         try:
-            training = self.aggregation.begin(number, cohort, dropouts(experiment, number, cohort))
+            training = self.aggregation.begin(number, cohort, gone)
         except RoundAbortedError as error:
             round.failed, training = str(error), []
         round.setup_seconds = time.perf_counter() - round.begun
         round.trained = time.perf_counter()
         round.waiting = set(training)
-        weights = evaluation.weights if evaluation is not None else self.crew.put(self.model.weights)
+        same = evaluation is not None and self.model.released is self.model.weights
+        weights = evaluation.weights if evaluation and same else self.crew.put(self.model.weights)
         fits = [self._fit(round, hospital, weights) for hospital in self.roster.largest_first(training)]
         slots = self.dispatcher.slots
         self.dispatcher.submit(fits[:slots])
@@ -180,12 +234,18 @@ class Driver:
         parts = self.aggregation.parts
 
         def arrived(result: tuple[Any, ...]) -> None:
-            report: FitReport = result[0]
+            report: FitReport | None = result[0]
             round.waiting.discard(hospital)
+            if report is None:
+                round.spent.append(hospital)
+                return
             round.reports[hospital] = report
             round.trained = time.perf_counter()
             self._last_rounds[hospital] = round.number
-            self.aggregation.take(hospital, report.images, result[1:])
+            if report.spending is not None and report.spending.epsilon is not None:
+                self._epsilons[hospital] = report.spending.epsilon
+            weight = self.experiment.federation.weight(hospital, report.images)
+            self.aggregation.take(hospital, weight, result[1:])
             self.on_fit(report)
 
         def lost(reason: str) -> None:
@@ -213,9 +273,13 @@ class Driver:
             setup_seconds=round.setup_seconds,
             cohort=tuple(round.cohort),
             counted=counted,
-            dropped=tuple(Dropped(*lost) for lost in sorted(self.aggregation.lost.items())),
+            dropped=tuple(
+                Dropped(*lost) for lost in sorted(self.aggregation.lost.items()) if lost[0] not in round.spent
+            ),
             refusals=tuple(self.aggregation.refusals),
             failed=round.failed,
+            spent=tuple(sorted(round.spent)),
+            epsilon_by_hospital=tuple(self._epsilons) if self.experiment.privacy.guarantees else None,
         )
         if self.checkpoints is not None:
             state = self.model.server.state()
@@ -227,6 +291,9 @@ class Driver:
                     self._last_rounds,
                     self._failed_in_a_row,
                     dict(self.aggregation.outside),
+                    self.model.average,
+                    self.model.rounds,
+                    self.experiment.fingerprint,
                 )
             )
         self.on_close(self.done)

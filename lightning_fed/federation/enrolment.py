@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.roster import Roster
+from lightning_fed.federation.state import HospitalStates
 from lightning_fed.secagg.answers import AnsweredRounds
 from lightning_fed.secagg.client import Client, Self
 from lightning_fed.secagg.keys import Directory, Identity
@@ -19,31 +20,37 @@ from lightning_fed.secagg.wire import packed_bytes
 Identities = Mapping[int, Identity]
 
 
-def enrol(experiment: Experiment, roster: Roster) -> tuple[Experiment, Identities]:
+def enrol(experiment: Experiment, roster: Roster, output: Path | None = None) -> tuple[Experiment, Identities]:
     """Settle what secure aggregation needs and the experiment leaves open: W, and new identities.
+
+    Args:
+        experiment, roster: the run's. output: folder of a run that goes on, which has its public keys.
 
     Returns:
         The experiment with `secagg.max_weight` set and public keys pinned, and the secret keys made for it:
-        none where the experiment pins keys that hospitals have.
+        none where the experiment, or the run that goes on, pins keys that hospitals have.
 
     Raises:
-        InputError: a hospital is larger than `secagg.max_weight`, or a sum could wrap.
+        InputError: a hospital is larger than `secagg.max_weight`, a sum could wrap, or the keys of the run that
+            goes on cannot be read.
     """
     if experiment.secagg.protocol == "plain":
         return experiment, {}
-    largest = max(roster.members, key=lambda member: len(member.train))
-    weight = experiment.secagg.max_weight or len(largest.train)
-    if len(largest.train) > weight:
+    weights = [experiment.federation.weight(member.hospital, len(member.train)) for member in roster.members]
+    greatest = experiment.secagg.max_weight or max(weights)
+    if max(weights) > greatest:
         raise InputError(
-            f"secagg.max_weight is {weight}, but hospital {largest.hospital} has {len(largest.train)} images; "
-            "raise it, or leave it out"
+            f"secagg.max_weight is {greatest}, but hospital {weights.index(max(weights))} counts {max(weights)} "
+            "in the mean; raise it, or leave it out"
         )
     identities: dict[int, Identity] = {}
     pinned = experiment.secagg.identities
+    if experiment.secagg.protocol == "secagg_plus" and not pinned and output is not None:
+        pinned = _read_pinned(output)
     if experiment.secagg.protocol == "secagg_plus" and not pinned:
         identities = {member.hospital: Identity() for member in roster.members}
         pinned = [identity.public.hex() for identity in identities.values()]
-    settled = replace(experiment, secagg=replace(experiment.secagg, max_weight=weight, identities=pinned))
+    settled = replace(experiment, secagg=replace(experiment.secagg, max_weight=greatest, identities=pinned))
     encoding_of(settled)
     return settled, identities
 
@@ -102,9 +109,29 @@ def directory_of(experiment: Experiment) -> Directory:
 
 
 def save_identities(output: Path, identities: Identities) -> None:
-    """Each secret key to its hospital's own folder, for its owner's eyes only."""
+    """Each secret key to its hospital's own folder, for its owner's eyes only; all public keys to the run's."""
     for hospital, identity in identities.items():
         identity.save(_identity_file(output, hospital))
+    if identities:
+        lines = (f"{hospital} {identity.public.hex()}\n" for hospital, identity in sorted(identities.items()))
+        _pinned_file(output).write_text("".join(lines))
+
+
+def _pinned_file(output: Path) -> Path:
+    return output / "identities.txt"
+
+
+def _read_pinned(output: Path) -> list[str]:
+    """The public keys that a run made for itself, by hospital."""
+    path = _pinned_file(output)
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        keys = [key for _, key in lines]
+        if not keys or [int(hospital) for hospital, _ in lines] != list(range(len(lines))):
+            raise ValueError("hospitals are missing")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: the hospitals' public keys cannot be read ({error}); put it back") from error
+    return keys
 
 
 def client_of(
@@ -129,6 +156,8 @@ def client_of(
     if identity.public.hex() != experiment.secagg.identities[hospital]:
         raise InputError(f"{path}: not the key that secagg.identities pins for hospital {hospital}; put that back")
     marks = path.with_name("answered.txt")
+    if not marks.exists() and HospitalStates(output, hospital).rounds():
+        raise InputError(f"{marks}: the rounds that hospital {hospital} opened are missing; put it back")
     try:
         answered = AnsweredRounds(marks)
     except (OSError, ValueError) as error:

@@ -13,9 +13,10 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from lightning_fed.data.datamodule import HospitalData, Plan
+from lightning_fed.data.datamodule import Batches, HospitalData, Plan
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.local_training import FollowSchedule, ProximalPull
+from lightning_fed.federation.local_training import FollowSchedule, ProximalPull, TellEngine
+from lightning_fed.federation.protection import Permit, Protection
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.schedule import Schedule
@@ -34,6 +35,7 @@ class Hospital:
         number: from 0. experiment: the whole run's. images: this hospital's rows of the shared pixels.
         classifier: its own module, whose first weights do not matter.
         states: where its optimizer's state is kept, or None to keep none.
+        protection: its differential privacy, or None without; made before, as it wraps the optimizer.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class Hospital:
         images: HospitalData,
         classifier: Classifier,
         states: HospitalStates | None = None,
+        protection: Protection | None = None,
     ) -> None:
         self.number, self.experiment, self.images, self.states = number, experiment, images, states
-        self.classifier = classifier
+        self.classifier, self.protection = classifier, protection
         self.optimizer = classifier.configure_optimizers()
         self._fresh = copy.deepcopy(self.optimizer.state_dict())
         self.update: Vector | None = None
@@ -64,21 +67,29 @@ class Hospital:
         )
 
     def fit(self, round: int, weights: Vector) -> FitReport:
-        """Train from the global `weights` (parameters,) for one round; the update stays in `self.update`."""
+        """Train from the global `weights` (parameters,) for one round; the update stays in `self.update`.
+
+        Under a privacy mechanism the round is charged before it is trained, and what leaves is noted before it
+        leaves. Where a round that is done again does not repeat what left for it before, to the bit, it is
+        charged and trained anew, with other noise.
+
+        Raises:
+            BudgetSpentError: the hospital's privacy budget does not pay for the round.
+        """
         start = time.perf_counter()
-        load_vector(self.classifier.network, weights)
-        self.classifier.train()  # `score` leaves it in evaluation mode, and Lightning does not change that
         if self.experiment.training.reset_optimizer_state:
             self.optimizer.load_state_dict(copy.deepcopy(self._fresh))
-        self.images.plan = self.plan(round)
-        torch.manual_seed(derive(self.experiment.seed, "torch", self.number, round))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PossibleUserWarning)  # of loaders without worker processes
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 under torch 2.15
-            self._train(self._trainer(round, self.images.plan))
-        self.update = to_vector(self.classifier.network) - weights
+        before = copy.deepcopy(self._state()) if self.protection is not None else {}
+        released, permit = self._train_once(round, weights, before)
+        if self.protection is not None and permit is not None and not self.protection.release(permit, released):
+            self._take_up(before)
+            released, permit = self._train_once(round, weights, before, anew=True)
+            assert permit is not None
+            self.protection.release(permit, released)
+        self.update = released
         if self.states is not None:
             self.states.save(round, self._state())
+        assert self.images.plan is not None
         return FitReport(
             hospital=self.number,
             round=round,
@@ -86,7 +97,35 @@ class Hospital:
             steps=self.images.plan.length,
             loss=float(self.classifier.loss_sum) / max(self.classifier.examples, 1),
             seconds=time.perf_counter() - start,
+            spending=self.protection.spending() if self.protection is not None else None,
         )
+
+    def _train_once(
+        self, round: int, weights: Vector, state: dict[str, Any], anew: bool = False
+    ) -> tuple[Vector, Permit | None]:
+        """What is let out of one round's update, and what paid for it."""
+        load_vector(self.classifier.network, weights)
+        self.classifier.train()  # `score` leaves it in evaluation mode, and Lightning does not change that
+        plan: Batches = self.plan(round)
+        seed = derive(self.experiment.seed, "torch", self.number, round)
+        permit = None
+        if self.protection is not None:
+            permit = self.protection.begin(round, weights, state, anew)
+            plan = self.protection.plan(permit) or plan
+            seed = int(
+                permit.stream("torch").words(1)[0] >> 1
+            )  # of a network's own dropout: the server may not know it
+            self.protection.prepare(permit)
+        self.images.plan = plan
+        torch.manual_seed(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)  # of loaders without worker processes
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 under torch 2.15
+            self._train(self._trainer(round, plan))
+        update = to_vector(self.classifier.network) - weights
+        if self.protection is not None and permit is not None:
+            update = self.protection.protect(permit, update)
+        return update, permit
 
     def take_update(self) -> Vector:
         """The last round's update (parameters,), once: the hospital keeps no copy."""
@@ -102,11 +141,13 @@ class Hospital:
             signal.signal(signal.SIGINT, interrupt)  # Lightning leaves it ignored
             raise KeyboardInterrupt from error  # Lightning makes an exit of Ctrl-C; it is the driver's to handle
 
-    def _trainer(self, round: int, plan: Plan) -> pl.Trainer:
+    def _trainer(self, round: int, plan: Batches) -> pl.Trainer:
         experiment = self.experiment
         callbacks: list[pl.Callback] = [
-            FollowSchedule(Schedule(experiment.training, experiment.federation.rounds), round, plan.length)
+            FollowSchedule(Schedule(experiment.training, experiment.federation.rounds), round, plan)
         ]
+        if self.classifier.example_wise is not None:
+            callbacks.append(TellEngine(self.classifier.example_wise, plan))
         if experiment.federation.strategy == "fedprox":
             callbacks.append(ProximalPull(experiment.federation.proximal_mu))
         on_gpu = experiment.ray.gpus_per_hospital > 0
@@ -128,13 +169,17 @@ class Hospital:
         """Take up the state that this hospital had at the end of `round`, the last one that it trained in.
 
         Raises:
-            InputError: that state is missing or damaged; without it the run would end in other weights.
+            InputError: that state, or the ledger's charge of that round, is missing or damaged.
         """
         if self.states is None:
             return
-        state = self.states.load(round)
-        if state["optimizer"] is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+        if self.protection is not None:
+            self.protection.ledger.require(round)
+        self._take_up(self.states.load(round))
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        kept = state["optimizer"]
+        self.optimizer.load_state_dict(copy.deepcopy(self._fresh) if kept is None else kept)
         own = self.classifier.network.state_dict()
         for name, counter in state["counters"].items():
             own[name].copy_(counter)

@@ -39,15 +39,15 @@ class Parcel:
 class Outbox(Protocol):
     """Turns an update into what is sent of it."""
 
-    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
-        """What leaves the hospital of an update (parameters,) with the weight `images`, in so many parts."""
+    def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
+        """What leaves the hospital of an update (parameters,) with its weight, in so many parts."""
         ...
 
 
 class PlainOutbox:
     """The update itself: the server sees it."""
 
-    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
+    def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
         """The update."""
         return Parcel((update,))
 
@@ -58,10 +58,10 @@ class _Encoder:
     def __init__(self, experiment: Experiment, hospital: int, encoding: Encoding) -> None:
         self.experiment, self.hospital, self.encoding = experiment, hospital, encoding
 
-    def __call__(self, round: int, update: Vector, images: int) -> tuple[Words, int]:
+    def __call__(self, round: int, update: Vector, weight: int) -> tuple[Words, int]:
         if not np.isfinite(update).all():
             raise DivergedError(f"round {round}: an update is not finite any more; lower training.lr")
-        return self.encoding.encode(update, images, self._rounding_key(round))
+        return self.encoding.encode(update, weight, self._rounding_key(round))
 
     def _rounding_key(self, round: int) -> bytes:
         if not self.experiment.privacy.reproducible:
@@ -81,10 +81,10 @@ class MaskedOutbox:
         self.client = client
         self._encode = _Encoder(experiment, client.me.hospital, client.me.terms.encoding)
 
-    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
+    def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
         """Packed slices, uint8; nothing of the update is left in clear."""
         begun = time.perf_counter()
-        vector, saturated = self._encode(round, update, images)
+        vector, saturated = self._encode(round, update, weight)
         self.client.mask(round, vector)
         ring_bits = self.client.me.terms.encoding.ring_bits
         packed = tuple(pack(vector[start:stop], ring_bits) for start, stop in slices(len(vector), parts))
@@ -101,11 +101,11 @@ class AdditiveOutbox:
     def __init__(self, experiment: Experiment, hospital: int, encoding: Encoding) -> None:
         self._encode = _Encoder(experiment, hospital, encoding)
 
-    def send(self, round: int, update: Vector, images: int, parts: int) -> Parcel:
+    def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
         """Shares, uint32 (parameters + 1,) each; of fewer than three, one would be nearly the vector itself."""
         if parts < SMALLEST_COHORT:
             raise ProtocolError(f"asked for {parts} additive shares; {SMALLEST_COHORT} hospitals or more share")
         begun = time.perf_counter()
-        vector, saturated = self._encode(round, update, images)
+        vector, saturated = self._encode(round, update, weight)
         shares = tuple(additive_shares(vector, parts))
         return Parcel(shares, saturated, time.perf_counter() - begun)

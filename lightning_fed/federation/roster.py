@@ -5,21 +5,29 @@ Light on purpose: an actor unpickles these before it imports Lightning leanly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lightning_fed.data.images import ImageData, Indices
 from lightning_fed.data.partition import hold_out, share_out
 from lightning_fed.experiment import Experiment
+from lightning_fed.privacy.dose import Dose
 
 
 @dataclass(frozen=True)
 class Member:
-    """A hospital's place in the data: its rows of the training images, and those that it holds out."""
+    """A hospital's place in the data, and its noise.
+
+    Args:
+        hospital: from 0. train, validation: its rows of the training images, and those that it holds out.
+        dose: its noise and privacy budget for the whole run; None without a mechanism.
+    """
 
     hospital: int
     train: Indices
     validation: Indices
+    dose: Dose | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,19 @@ class Roster:
     def site_of(self) -> dict[int, int]:
         """Hospital -> site."""
         return {member.hospital: site for site, group in enumerate(self.groups) for member in group}
+
+    @property
+    def doses(self) -> tuple[Dose, ...] | None:
+        """Each hospital's, None without a mechanism."""
+        found = tuple(member.dose for member in self.members if member.dose is not None)
+        return found or None
+
+    def with_doses(self, doses: Sequence[Dose] | None) -> Roster:
+        """The same hospitals with their noise."""
+        if doses is None:
+            return self
+        pairs = zip(self.members, doses, strict=True)
+        return replace(self, members=tuple(replace(member, dose=dose) for member, dose in pairs))
 
     def largest_first(self, cohort: list[int]) -> list[int]:
         """The cohort in the order in which to start: the longest work first leaves the shortest tail."""

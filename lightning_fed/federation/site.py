@@ -23,11 +23,13 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import client_of, directory_of, encoding_of, terms_of
 from lightning_fed.federation.hospital import Hospital
 from lightning_fed.federation.outbox import AdditiveOutbox, MaskedOutbox, Outbox, PlainOutbox
+from lightning_fed.federation.protection import protection_of
 from lightning_fed.federation.roster import Member
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.metrics import score
 from lightning_fed.models.vector import Vector, load_vector, to_vector
+from lightning_fed.privacy.ledger import BudgetSpentError
 from lightning_fed.secagg.additive import add_up
 from lightning_fed.secagg.client import Client
 from lightning_fed.secagg.conductor import LOST_AT, Refusal, refuse_politely
@@ -66,9 +68,13 @@ class Site:
         self._evaluator: Classifier | None = None
 
     def _hospital(self, member: Member, output: Path | None) -> Hospital:
-        images = HospitalData(self.data.train, member.train, member.validation, self.experiment.training)
-        states = HospitalStates(output, member.hospital) if output is not None else None
-        return Hospital(member.hospital, self.experiment, images, self._classifier(), states)
+        experiment, hospital = self.experiment, member.hospital
+        images = HospitalData(self.data.train, member.train, member.validation, experiment.training)
+        states = HospitalStates(output, hospital) if output is not None else None
+        classifier = self._classifier()
+        size = len(member.train)
+        protection = protection_of(experiment, hospital, size, member.dose, output, classifier)
+        return Hospital(hospital, experiment, images, classifier, states, protection)
 
     def _outboxes(self, output: Path | None) -> Mapping[int, Outbox]:
         experiment = self.experiment
@@ -88,10 +94,17 @@ class Site:
         return build_classifier(self.experiment, self.data)
 
     def fit(self, hospital: int, round: int, weights: Vector, parts: int = 1) -> tuple[Any, ...]:
-        """One hospital's round: its report, and what leaves it of its update, in so many parts."""
-        report = self.hospitals[hospital].fit(round, weights)
+        """One hospital's round: its report, and what leaves it of its update, in so many parts.
+
+        Nothing in each place where its privacy budget does not pay for the round.
+        """
+        try:
+            report = self.hospitals[hospital].fit(round, weights)
+        except BudgetSpentError:
+            return (None,) * (1 + parts)
         update = self.hospitals[hospital].take_update()
-        parcel = self.outboxes[hospital].send(round, update, report.images, parts)
+        weight = self.experiment.federation.weight(hospital, report.images)
+        parcel = self.outboxes[hospital].send(round, update, weight, parts)
         report = replace(report, saturated=parcel.saturated, protect_seconds=parcel.seconds)
         return report, *parcel.parts
 
@@ -138,6 +151,16 @@ class Site:
             self._evaluator.cpu()
             torch.cuda.empty_cache()  # other hospitals share the card
         return probabilities
+
+    def affords(self, hospital: int, round: int) -> bool:
+        """Whether one hospital's privacy budget pays for a round, or has paid."""
+        protection = self.hospitals[hospital].protection
+        return protection is None or protection.ledger.affords(round)
+
+    def spent(self, hospital: int) -> int:
+        """Releases that one hospital's ledger was charged for."""
+        protection = self.hospitals[hospital].protection
+        return 0 if protection is None else protection.ledger.spent
 
     def restore(self, hospital: int, round: int) -> None:
         """One hospital takes up its state of the end of `round`."""

@@ -95,13 +95,22 @@ class HospitalStates(RoundFiles):
 
     def __init__(self, output: Path, hospital: int) -> None:
         super().__init__(output / "hospitals" / str(hospital), "state")
+        self.hospital = hospital
+
+    def save(self, round: int, content: dict[str, Any]) -> Path:
+        """Write a round's state under the hospital's number."""
+        return super().save(round, {"hospital": self.hospital, **content})
 
     def load(self, round: int) -> dict[str, Any]:
         """The state of `round`; later ones, of rounds that will be trained again, are removed.
 
         Raises:
-            InputError: it is missing or damaged.
+            InputError: it is missing, damaged, or another hospital's.
         """
         for later in [found for found in self.rounds() if found > round]:
             self.path(later).unlink(missing_ok=True)
-        return read_whole(self.path(round))
+        path = self.path(round)
+        state = read_whole(path)
+        if state.pop("hospital", None) != self.hospital:
+            raise InputError(f"{path}: not the state of hospital {self.hospital}; put its own back")
+        return state

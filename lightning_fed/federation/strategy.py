@@ -93,11 +93,21 @@ class GlobalModel:
     """The weights that every hospital receives, and the server that moves them.
 
     Args:
-        weights: float32 (parameters,). server: applies mean updates.
+        weights: float32 (parameters,), from which hospitals train. server: applies mean updates.
+        ema: share of the old in the average of the rounds' weights, None for no average.
+        average: that average; None before the first round or without `ema`. rounds: that are in it.
     """
 
     weights: Vector
     server: Server
+    ema: float | None = None
+    average: Vector | None = None
+    rounds: int = 0
+
+    @property
+    def released(self) -> Vector:
+        """What is measured and given away: the average where there is one, else the weights."""
+        return self.weights if self.average is None else self.average
 
     @staticmethod
     def first(federation: Federation, network: nn.Module) -> GlobalModel:
@@ -106,14 +116,26 @@ class GlobalModel:
         Raises:
             InputError: a server optimizer or an option that torch does not have.
         """
-        return GlobalModel(to_vector(network), Server(federation, trainable_entries(network)))
+        return GlobalModel(to_vector(network), Server(federation, trainable_entries(network)), federation.ema)
 
     def advance(self, mean: Vector) -> None:
-        """Move by a mean update (parameters,)."""
+        """Move by a mean update (parameters,), and the average after it.
+
+        Early rounds weigh less than `ema` would have it: the share of the old is (1 + t) / (10 + t) at most.
+        """
         self.weights = self.server.apply(self.weights, mean)
+        if self.ema is None:
+            return
+        share = min(self.ema, (1 + self.rounds) / (10 + self.rounds)) if self.rounds else 0.0
+        old = self.weights if self.average is None else self.average
+        self.average = (share * old + (1 - share) * self.weights).astype(np.float32)
+        self.rounds += 1
 
 
-def choose_cohort(federation: Federation, generator: np.random.Generator) -> list[int]:
-    """The hospitals of one round, ascending: a uniform sample of `participation` of them, at least one."""
-    chosen = generator.choice(federation.hospitals, federation.cohort_size, replace=False)
+def choose_cohort(
+    federation: Federation, generator: np.random.Generator, able: Iterable[int] | None = None
+) -> list[int]:
+    """The hospitals of one round, ascending: a uniform sample of `participation` of all, from those able to."""
+    there = range(federation.hospitals) if able is None else sorted(able)
+    chosen = generator.choice(there, min(federation.cohort_size, len(there)), replace=False)
     return sorted(int(hospital) for hospital in chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,6 +18,22 @@ from lightning_fed.models.optimizer import build_optimizer
 from lightning_fed.models.registry import build_network
 
 Batch = tuple[Tensor, Tensor]
+
+
+class ExampleWise(Protocol):
+    """Training that tells the images of a batch apart."""
+
+    def before_batch(self, rows: int, last: bool) -> None:
+        """The next batch has so many rows; the step is taken after it, or not yet."""
+        ...
+
+    def reduce(self, losses: Tensor) -> Tensor:
+        """Losses (rows,) -> the loss to go backward from."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """The backward pass."""
+        ...
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -62,6 +78,7 @@ class Classifier(pl.LightningModule):
         )
         self.network = build_network(model, in_channels, num_classes, seed)
         self.optimizer: torch.optim.Optimizer | None = None
+        self.example_wise: ExampleWise | None = None
         self.loss_sum = torch.zeros((), dtype=torch.float64)  # on the device: reading it each step would wait
         self.examples = 0
         self._outputs: list[tuple[Tensor, Tensor]] = []
@@ -82,12 +99,28 @@ class Classifier(pl.LightningModule):
         self.loss_sum, self.examples = torch.zeros((), dtype=torch.float64, device=self.device), 0
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Mean cross-entropy of one batch; its sum and count are kept apart for an exact mean."""
+        """Mean cross-entropy of one batch, or what `example_wise` makes of the images' own.
+
+        Sum and count are kept apart for an exact mean over batches of unequal size.
+        """
         images, labels = batch
-        loss = functional.cross_entropy(self(images), labels)
-        self.loss_sum += loss.detach().double() * len(labels)
         self.examples += len(labels)
-        return loss
+        if self.example_wise is None:
+            loss = functional.cross_entropy(self(images), labels)
+            self.loss_sum += loss.detach().double() * len(labels)
+            return loss
+        if len(labels) == 0:
+            return torch.zeros((), device=self.device, requires_grad=True)  # a step of noise alone
+        losses = functional.cross_entropy(self(images), labels, reduction="none")
+        self.loss_sum += losses.detach().double().sum()
+        return self.example_wise.reduce(losses)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning's hook: the backward pass of a step."""
+        if self.example_wise is None:
+            loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
+        else:
+            self.example_wise.backward(loss)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Keep one batch's probabilities for the epoch's scores."""

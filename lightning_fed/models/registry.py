@@ -13,15 +13,21 @@ from lightning_fed.checks import one_of
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Model
 from lightning_fed.models.dpresnet import DPResNet
-from lightning_fed.models.resnet import ResNet9, ResNet18
+from lightning_fed.models.resnet import ResNet9, ResNet18, Style
 
 Builder = Callable[[Model, int, int], nn.Module]
 
 NETWORKS: dict[str, Builder] = {
-    "dpresnet": lambda model, channels, classes: DPResNet(channels, classes, model.width),
-    "resnet9": lambda model, channels, classes: ResNet9(channels, classes, model.width, model.norm),
-    "resnet18": lambda model, channels, classes: ResNet18(channels, classes, model.width, model.norm),
+    "dpresnet": lambda model, channels, classes: DPResNet(
+        channels, classes, model.width, model.standardise_weights, model.norm_after_sum
+    ),
+    "resnet9": lambda model, channels, classes: ResNet9(channels, classes, model.width, _style(model)),
+    "resnet18": lambda model, channels, classes: ResNet18(channels, classes, model.width, _style(model)),
 }
+
+
+def _style(model: Model) -> Style:
+    return Style(model.norm, model.standardise_weights, model.norm_after_sum)
 
 
 def build_network(model: Model, in_channels: int, num_classes: int, seed: int) -> nn.Module:

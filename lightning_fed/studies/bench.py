@@ -11,7 +11,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.studies.bench_federation import FederationJob, bench_federation
 from lightning_fed.studies.bench_secagg import SecAggJob, bench_secagg
 
-BENCHES = ("federation", "secagg")
+BENCHES = ("federation", "secagg", "clipping")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,8 +29,11 @@ def bench_command(words: Sequence[str]) -> int:
     parser.add_argument("name", help=f"one of: {', '.join(BENCHES)}")
     parser.add_argument("--hospitals", type=int, default=10)
     parser.add_argument("--images", type=int, default=1195, help="training images of each hospital")
-    parser.add_argument("--width", type=int, help="of DPResNet; federation: 16, secagg: 64")
-    parser.add_argument("--rounds", type=int, help="federation: 6, of which the first is not counted; secagg: 5")
+    parser.add_argument("--width", type=int, help="of DPResNet; federation: 16, secagg: 64, clipping: both")
+    parser.add_argument(
+        "--rounds", type=int, help="federation: 6, of which the first is not counted; secagg: 5; clipping: 9"
+    )
+    parser.add_argument("--batch", type=int, help="clipping: images of a step")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a process")
     parser.add_argument("--parameters", type=int, default=4_802_120, help="secagg: length of an update")
     parser.add_argument(
@@ -42,6 +45,11 @@ def bench_command(words: Sequence[str]) -> int:
     if options.name == "secagg":
         rounds, width = _given(options.rounds, 5), _given(options.width, 64)
         figures = bench_secagg(SecAggJob(options.hospitals, options.parameters, rounds, width))
+    elif options.name == "clipping":
+        from lightning_fed.studies.bench_clipping import ClippingJob, bench_clipping  # Opacus, for this one alone
+
+        rounds = _given(options.rounds, 9)
+        figures = bench_clipping(ClippingJob(rounds, options.threads, options.width, options.batch))
     else:
         rounds, width = _given(options.rounds, 6), _given(options.width, 16)
         job = FederationJob(options.hospitals, options.images, width, rounds, options.threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -10,6 +11,8 @@ from lightning_fed.data.datamodule import Plan
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import encoding_of, enrol, terms_of, unsafe_choice, upload_bytes
 from lightning_fed.models.classifier import Classifier
+from lightning_fed.privacy.dose import Dose
+from lightning_fed.studies.privacy_card import NO_NOISE
 from lightning_fed.studies.single import Prepared, prepare, resolve
 
 MEASURED_STEPS = 3
@@ -36,11 +39,36 @@ def plan_lines(experiment: Experiment) -> list[str]:
         f"federation: {federation.hospitals} hospitals, {federation.rounds} rounds, "
         f"{min(steps)} to {max(steps)} steps at a hospital in a round",
         f"aggregation: {_aggregation(experiment, parameters)}",
-        "privacy: none; epsilon is infinite and no noise is added",
+        *privacy_lines(experiment, prepared.roster.doses),
         f"time: about {seconds / 60:.1f} CPU-minutes a round, "
         f"{federation.rounds * seconds / 3600:.2f} CPU-hours in all, measured by {MEASURED_STEPS} steps here",
         f"memory: about {_memory_gigabytes(prepared, parameters):.1f} GB for the hospitals' processes",
     ]
+
+
+def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None) -> list[str]:
+    """The mechanism, and each hospital's noise and epsilon after all of its rounds."""
+    privacy = experiment.privacy
+    if doses is None:
+        return ["privacy: none; epsilon is infinite and no noise is added"]
+    if not privacy.guarantees:
+        return [f"privacy: {NO_NOISE}"]
+    from lightning_fed.privacy.doses import epsilon_of, most_rounds
+
+    budget = "none" if privacy.epsilon is None else f"{privacy.epsilon:g}"
+    lines = [
+        f"privacy: {privacy.mechanism}, each {doses[0].unit}, clipped to {privacy.max_grad_norm:g}; "
+        f"budget {budget} at delta {privacy.delta:g} for the whole run"
+    ]
+    for hospital, dose in enumerate(doses):
+        steps = dose.steps * most_rounds(experiment)
+        paid = steps if dose.most_steps is None else min(steps, dose.most_steps // dose.steps * dose.steps)
+        lines.append(
+            f"  hospital {hospital}: rate {dose.rate:.4f}, {paid} of {steps} steps, noise multiplier "
+            f"{dose.noise_multiplier:.4f}, epsilon {epsilon_of(dose, paid):.4f} "
+            + (f"(rdp {epsilon_of(dose, paid, accountant='rdp'):.2f})" if dose.unit == "image" else "(exact)")
+        )
+    return lines
 
 
 def _aggregation(experiment: Experiment, parameters: int) -> str:
@@ -67,6 +95,9 @@ def _steps(prepared: Prepared, hospital: int) -> int:
     images = len(prepared.roster.members[hospital].train)
     federation = experiment.federation
     size = experiment.training.batch_size
+    dose = prepared.roster.members[hospital].dose
+    if dose is not None and dose.unit == "image":
+        return dose.steps
     return Plan(images, size, federation.local_epochs, federation.local_steps, 0, hospital, 1).length
 
 

@@ -18,6 +18,7 @@ from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.enrolment import enrol, save_identities, unsafe_choice
+from lightning_fed.federation.protection import check_record, doses_of
 from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel
@@ -67,9 +68,25 @@ def prepare(experiment: Experiment) -> Prepared:
     roster = make_roster(experiment, data)
     classifier = build_classifier(experiment, data)
     _check_network(classifier, data)
+    if experiment.privacy.mechanism == "record":
+        check_record(classifier, experiment, data.size)
+    roster = roster.with_doses(doses_of(experiment, [len(member.train) for member in roster.members]))
+    _refuse_cut_noise(experiment, roster)
     build_optimizer(classifier.network.parameters(), experiment.training)  # hospitals build the same later
     model = GlobalModel.first(experiment.federation, classifier.network)
     return Prepared(experiment, data, roster, classifier, model)
+
+
+def _refuse_cut_noise(experiment: Experiment, roster: Roster) -> None:
+    """Raise where secure aggregation would clip the noise of an update, and so shift the sum."""
+    if experiment.secagg.protocol == "plain" or experiment.privacy.mechanism != "update" or roster.doses is None:
+        return
+    deviation = roster.doses[0].noise_multiplier * experiment.privacy.deviation_per_multiplier
+    if 6 * deviation > experiment.secagg.clip:
+        raise InputError(
+            f"secagg.clip is {experiment.secagg.clip:g}: it would cut noise of standard deviation "
+            f"{deviation:.3g}; set it to {6 * deviation:.3g} or more"
+        )
 
 
 def _check_network(classifier: Classifier, data: ImageData) -> None:
@@ -99,16 +116,17 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     if not resume:
         folder.refuse_existing()
     prepared = prepare(experiment)
-    experiment, identities = enrol(experiment, prepared.roster)
+    asked = experiment
+    experiment, identities = enrol(experiment, prepared.roster, folder.path if resume else None)
     prepared = replace(prepared, experiment=experiment)
+    if not resume:
+        folder.create(asked.as_dict())
     processes = len(prepared.roster.groups) if experiment.ray.enabled else 1
     say(f"{prepared.data.title}: {experiment.federation.hospitals} hospitals start in {processes} processes")
     say(f"run folder: {folder.path}")
     warning = unsafe_choice(experiment)
     if warning is not None:
         say(f"warning: {warning}")
-    if not resume:
-        folder.create(experiment.as_dict())
     with _Start(folder, new=not resume) as start:
         save_identities(folder.path, identities)
         tracker = start.enter_context(WandbRun(experiment, folder.path))
@@ -117,8 +135,17 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
         driver = Driver(experiment, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(folder.path))
         if resume:
             driver.resume()
+            tell_resumption(driver)
         start.done()
         return _run_rounds(prepared, driver, folder, tracker, begun)
+
+
+def tell_resumption(driver: Driver) -> None:
+    """Say where a run goes on, and which of its checkpoints were damaged."""
+    checkpoints = driver.checkpoints
+    for damaged in checkpoints.damaged if checkpoints is not None else []:
+        say(f"warning: {damaged}")
+    say(f"goes on after round {driver.done.round}" if driver.done else "goes on from the beginning")
 
 
 class _Start(ExitStack):
@@ -151,7 +178,17 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: 
     lines = read_rounds(folder.rounds)
     seconds = sum_seconds(lines, startup, time.perf_counter() - begun, resumed_after)
     parameters = len(driver.model.weights)
-    result = summarise(prepared.experiment, prepared.data, prepared.roster, lines, test, parameters, seconds)
+    result = summarise(
+        prepared.experiment,
+        prepared.data,
+        prepared.roster,
+        lines,
+        test,
+        parameters,
+        seconds,
+        driver.spent() if prepared.roster.doses is not None else (),
+        driver.stopped_on_budget,
+    )
     _write(prepared, driver, folder, result)
     tracker.summarise(result)
     return result
@@ -171,7 +208,7 @@ def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: Wandb
 
 
 def _write(prepared: Prepared, driver: Driver, folder: RunFolder, result: Result) -> None:
-    load_vector(prepared.classifier.network, driver.model.weights)
+    load_vector(prepared.classifier.network, driver.model.released)
     save_model(prepared.classifier, folder.path / "model.ckpt")
     folder.finish(result)
     page = write_report(folder.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +13,10 @@ from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import encoding_of, unsafe_choice, upload_bytes
 from lightning_fed.federation.roster import Roster
+from lightning_fed.studies.privacy_card import privacy_card
 from lightning_fed.tracking.records import (
     DataSummary,
     HospitalAccuracy,
-    PrivacySummary,
     Released,
     Result,
     SecAggSummary,
@@ -35,24 +36,28 @@ def summarise(
     test: Released,
     parameters: int,
     seconds: Seconds,
+    spent: Sequence[int] = (),
+    stopped_on_budget: bool = False,
 ) -> Result:
-    """The result of a completed run.
+    """The result of a run that came to its end.
 
     Args:
         experiment, data, roster: the run's. lines: of `rounds.jsonl`. test: the last model on the test split.
-        parameters: length of an update. seconds: where the time went.
+        parameters: length of an update. seconds: where the time went. spent: releases charged, by hospital.
+        stopped_on_budget: whether it ended early because no hospital could pay for another round.
     """
+    sizes = [len(member.train) for member in roster.members]
     scores = asdict(test)
     scores.pop("split")
     return Result(
-        status="completed",
+        status="stopped_on_budget" if stopped_on_budget else "completed",
         rounds=len(lines),
         hospitals=experiment.federation.hospitals,
         seed=experiment.seed,
         test=TestScores(**scores),
         hospital_accuracy=_hospital_accuracy(lines[-1]["diagnostic"]["hospitals"]),
         data=summarise_data(data, roster),
-        privacy=PrivacySummary(reproducible=experiment.privacy.reproducible),
+        privacy=privacy_card(experiment, roster.doses, sizes, spent),
         secagg=summarise_secagg(experiment, lines, parameters),
         seconds=seconds,
         evaluation_split=experiment.evaluation.split,

@@ -7,7 +7,14 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_fed.tracking.records import FitReport, Result, RoundRecord, SecAggSummary
+from lightning_fed.tracking.records import FitReport, PrivacySummary, Result, RoundRecord, SecAggSummary
+from lightning_fed.tracking.rounding import delta_text, epsilon_text
+
+STATUSES = {
+    "completed": "completed",
+    "stopped_on_budget": "stopped, as no hospital's privacy budget pays for another round,",
+    "aborted": "aborted",
+}
 
 
 class RunConsole:
@@ -66,7 +73,7 @@ class RunConsole:
 
     def round_done(self, record: RoundRecord) -> None:
         """A round is evaluated."""
-        self.progress.update(self._task, accuracy=f"accuracy {accuracy_text(record)}")
+        self.progress.update(self._task, accuracy=f"accuracy {accuracy_text(record)}{_spent(record)}")
         if not self.live:
             self.console.print(round_line(record, self.rounds), soft_wrap=True)
 
@@ -82,19 +89,26 @@ def accuracy_text(record: RoundRecord) -> str:
 
 
 def round_line(record: RoundRecord, rounds: int) -> str:
-    """Such as `round  3/25  accuracy 61.2 % (validation)  loss 1.090  train 25.5 s  hospitals 10`."""
+    """Such as `round  3/25  accuracy 61.2 % (validation)  loss 1.09  train 25.5 s  hospitals 10  epsilon 2.31`."""
     trained = record.trained
     return (
         f"round {record.round:>{len(str(rounds))}}/{rounds}  accuracy {accuracy_text(record)}  "
         f"loss {record.released.loss:.3f}  train {trained.train_seconds:.1f} s  "
-        f"hospitals {len(trained.counted)}" + (f"  no new model: {trained.failed}" if trained.failed else "")
+        f"hospitals {len(trained.counted)}{_spent(record)}"
+        + (f"  no new model: {trained.failed}" if trained.failed else "")
     )
+
+
+def _spent(record: RoundRecord) -> str:
+    """The worst hospital's epsilon until now, where there is one."""
+    curve = record.trained.epsilon_by_hospital
+    return f"  epsilon {epsilon_text(max(curve))}" if curve else ""
 
 
 def result_lines(result: Result) -> list[str]:
     """What a finished run says of itself."""
     lines = [
-        f"{result.status} after {result.rounds} rounds in {result.seconds.total:.0f} s: "
+        f"{STATUSES[result.status]} after {result.rounds} rounds in {result.seconds.total:.0f} s: "
         f"test accuracy {100 * result.test.accuracy:.2f} %, balanced {100 * result.test.balanced_accuracy:.2f} % "
         f"({result.data.title}, seed {result.seed})",
     ]
@@ -106,9 +120,20 @@ def result_lines(result: Result) -> list[str]:
         )
     if result.secagg.protocol != "plain":
         lines.append(_aggregation_line(result.secagg))
-    if result.privacy.epsilon is None:
-        lines.append(f"privacy: no guarantee; {result.privacy.reason}")
+    lines.append(_privacy_line(result.privacy))
     return lines
+
+
+def _privacy_line(privacy: PrivacySummary) -> str:
+    """Such as `privacy: epsilon 6.00 at delta 0.00019 for each image, whole run, worst hospital (prv)`."""
+    if privacy.epsilon is None:
+        return f"privacy: no guarantee; {privacy.reason}"
+    delta = "" if privacy.delta is None else f" at delta {delta_text(privacy.delta)}"
+    return (
+        f"privacy: epsilon {epsilon_text(privacy.epsilon)}{delta} for each {privacy.unit}, whole run, "
+        f"worst hospital ({privacy.accountant})"
+        + ("; simulation: the noise can be recomputed from the seed" if privacy.reproducible else "")
+    )
 
 
 def _aggregation_line(secagg: SecAggSummary) -> str:

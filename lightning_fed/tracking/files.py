@@ -64,8 +64,15 @@ class RunFolder:
             self.path.rmdir()
 
     def keep_rounds(self, before: int) -> None:
-        """Go on with a run: keep the whole records of rounds before `before`, which will be written anew."""
+        """Go on with a run: keep the whole records of rounds before `before`, which will be written anew.
+
+        Raises:
+            InputError: one of them is missing.
+        """
         kept = [line for line in read_rounds(self.rounds) if line["round"] < before]
+        missing = set(range(1, before)) - {line["round"] for line in kept}
+        if missing:
+            raise InputError(f"{self.rounds}: the record of round {min(missing)} is missing; put it back")
         write_text_whole(self.rounds, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add_round(self, record: RoundRecord) -> None:

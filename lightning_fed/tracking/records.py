@@ -11,13 +11,31 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
+class Spending:
+    """What a hospital has spent of its privacy budget, and what a simulator may see of its noise.
+
+    Args:
+        steps: releases charged so far, over all rounds. epsilon: after them; None without noise.
+        clipped: share of gradients (or updates) longer than the clipping norm. median_norm: before clipping.
+        signal_to_noise: norm of what was clipped over that of its noise. The last three are diagnostic.
+    """
+
+    steps: int
+    epsilon: float | None
+    clipped: float | None = None
+    median_norm: float | None = None
+    signal_to_noise: float | None = None
+
+
+@dataclass(frozen=True)
 class FitReport:
-    """What a hospital tells of one round. All of it but its size and steps is diagnostic.
+    """What a hospital tells of one round. All of it but its size, steps and epsilon is diagnostic.
 
     Args:
         hospital, round: whose and when. images: it trained on. steps: optimizer steps.
         loss: mean training loss in nats. seconds: from weights received to update ready.
         saturated: coordinates clipped for secure aggregation. protect_seconds: of quantising and masking.
+        spending: of its privacy budget; None without a mechanism.
     """
 
     hospital: int
@@ -28,6 +46,13 @@ class FitReport:
     seconds: float
     saturated: int = 0
     protect_seconds: float = 0.0
+    spending: Spending | None = None
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> FitReport:
+        """The report of `dataclasses.asdict`."""
+        spending = values["spending"]
+        return FitReport(**{**values, "spending": Spending(**spending) if spending else None})
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,8 @@ class TrainedRound:
         setup_seconds: wall time of the exchange of keys before it. cohort: the hospitals that were asked.
         counted: those whose updates are in the new model. dropped: those that were lost, and where.
         refusals: what hospitals said no to. failed: why there is no new model; None where there is one.
+        spent: hospitals whose privacy budget did not pay for the round.
+        epsilon_by_hospital: of every hospital after the round, 0 before its first; None without noise.
     """
 
     round: int
@@ -91,6 +118,8 @@ class TrainedRound:
     dropped: tuple[Dropped, ...] = ()
     refusals: tuple[str, ...] = ()
     failed: str | None = None
+    spent: tuple[int, ...] = ()
+    epsilon_by_hospital: tuple[float, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values."""
@@ -99,9 +128,10 @@ class TrainedRound:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> TrainedRound:
         """The round that `as_dict` gave."""
-        reports = tuple(FitReport(**report) for report in values["reports"])
+        reports = tuple(FitReport.from_dict(report) for report in values["reports"])
         dropped = tuple(Dropped(**lost) for lost in values["dropped"])
-        lists = {name: tuple(values[name]) for name in ("cohort", "counted", "refusals")}
+        names = ("cohort", "counted", "refusals", "spent", "epsilon_by_hospital")
+        lists = {name: tuple(values[name]) for name in names if values[name] is not None}
         return TrainedRound(**{**values, **lists, "reports": reports, "dropped": dropped})
 
 
@@ -126,6 +156,11 @@ class RoundRecord:
         images = sum(report.images for report in reports)
         return sum(report.loss * report.images for report in reports) / images if images else None
 
+    def _epsilon(self) -> dict[str, Any]:
+        """The privacy that was spent until now; it depends on no image."""
+        curve = self.trained.epsilon_by_hospital
+        return {} if curve is None else {"epsilon": max(curve), "epsilon_by_hospital": list(curve)}
+
     def as_dict(self) -> dict[str, Any]:
         """The line as nested plain values, each metric under its tag."""
         return {
@@ -146,8 +181,9 @@ class RoundRecord:
                 "dropped": [asdict(lost) for lost in self.trained.dropped],
                 "refusals": list(self.trained.refusals),
                 "failed": self.trained.failed,
+                "spent": list(self.trained.spent),
             },
-            "released": asdict(self.released),
+            "released": asdict(self.released) | self._epsilon(),
             "diagnostic": {
                 "train_loss": self.train_loss,
                 "fits": [
@@ -156,6 +192,7 @@ class RoundRecord:
                         "loss": report.loss,
                         "seconds": report.seconds,
                         "saturated": report.saturated,
+                        **_looked_at(report.spending),
                     }
                     for report in self.trained.reports
                 ],
@@ -165,6 +202,13 @@ class RoundRecord:
                 ],
             },
         }
+
+
+def _looked_at(spending: Spending | None) -> dict[str, float | None]:
+    """What a simulator may see of a hospital's noise."""
+    if spending is None:
+        return {}
+    return {name: getattr(spending, name) for name in ("clipped", "median_norm", "signal_to_noise")}
 
 
 @dataclass(frozen=True)
@@ -203,7 +247,17 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class PrivacySummary:
-    """The guarantee: `epsilon` is None when there is none, and `reason` says why."""
+    """The guarantee: `epsilon` is None when there is none, and `reason` says why.
+
+    Args:
+        mechanism, unit, adjacency: what is protected. epsilon, delta: of the worst hospital, for the whole run.
+        epsilon_replace_one: where an image, or a hospital, is replaced by any other instead of blanked.
+        epsilon_zero_out: where it is blanked. epsilon_by_hospital: at `delta`. accountant: that enforced.
+        epsilon_rdp, epsilon_pld: by other accountants, of the worst hospital. strict_delta, epsilon_strict_delta:
+            at one in ten times the images of all hospitals. reproducible: whether the seed gives the noise away.
+        sample_rate_by_hospital, steps_by_hospital, noise_multiplier_by_hospital: what was charged; enough to
+            compute epsilon with another library. budget: epsilon that was asked for. max_grad_norm: C.
+    """
 
     mechanism: str = "none"
     unit: str | None = None
@@ -218,7 +272,14 @@ class PrivacySummary:
     steps_by_hospital: tuple[int, ...] | None = None
     noise_multiplier_by_hospital: tuple[float, ...] | None = None
     counted_survivors_by_hospital: tuple[int, ...] | None = None
-    reason: str = "privacy.mechanism is none: no noise is added and nothing is guaranteed"
+    epsilon_zero_out: float | None = None
+    epsilon_rdp: float | None = None
+    epsilon_pld: float | None = None
+    strict_delta: float | None = None
+    epsilon_strict_delta: float | None = None
+    budget: float | None = None
+    max_grad_norm: float | None = None
+    reason: str | None = "privacy.mechanism is none: no noise is added and nothing is guaranteed"
 
 
 @dataclass(frozen=True)

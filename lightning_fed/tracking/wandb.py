@@ -12,6 +12,8 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.tracking.records import Result, RoundRecord
 
+BY_EPSILON = ("accuracy", "balanced_accuracy", "loss")  # what a run bought with its privacy
+
 
 class WandbRun:
     """Records a run in W&B; does nothing where `tracking.wandb` is `disabled`.
@@ -57,6 +59,9 @@ class WandbRun:
         run.define_metric("round")
         for name in ("released/*", "diagnostic/*", "seconds/*", "secagg/*"):
             run.define_metric(name, step_metric="round")
+        if experiment.privacy.guarantees:
+            for name in BY_EPSILON:
+                run.define_metric(f"released/{name}_by_epsilon", step_metric="released/epsilon")
         return run
 
     def log_round(self, record: RoundRecord) -> None:
@@ -68,6 +73,8 @@ class WandbRun:
         for tag in ("released", "diagnostic", "seconds"):
             values = {name: value for name, value in line[tag].items() if isinstance(value, int | float)}
             numbers |= {f"{tag}/{name}": value for name, value in values.items()}
+        if "released/epsilon" in numbers:  # W&B draws these over epsilon, the ones above over the round
+            numbers |= {f"released/{name}_by_epsilon": numbers[f"released/{name}"] for name in BY_EPSILON}
         for kind in ("counted", "dropped"):
             numbers[f"secagg/{kind}"] = len(line["aggregation"][kind])
         self.run.log(numbers | {"diagnostic/hospitals": self._table(record)}, step=record.round)
@@ -76,11 +83,14 @@ class WandbRun:
         import wandb
 
         scores = {score.hospital: score for score in record.hospitals}
-        columns: list[str | int] = ["round", "hospital", "images", "steps", "train_loss", "seconds", "accuracy"]
+        spent = record.trained.epsilon_by_hospital
+        names = ("round", "hospital", "images", "steps", "train_loss", "seconds", "accuracy", "epsilon")
+        columns: list[str | int] = list(names)
         table = wandb.Table(columns=columns)
         for fit in record.trained.reports:
             own = scores[fit.hospital].accuracy if fit.hospital in scores else None
-            table.add_data(record.round, fit.hospital, fit.images, fit.steps, fit.loss, fit.seconds, own)
+            epsilon = spent[fit.hospital] if spent else None
+            table.add_data(record.round, fit.hospital, fit.images, fit.steps, fit.loss, fit.seconds, own, epsilon)
         return table
 
     def __enter__(self) -> WandbRun:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_fed.data.datamodule import HospitalData, Plan, PlannedBatches, flip_and_turn
+from lightning_fed.data.datamodule import HospitalData, Plan, PlannedBatch, PlannedBatches, flip_and_turn
 from lightning_fed.data.images import ImageSet
 from lightning_fed.experiment import Training
 
@@ -16,7 +16,7 @@ PLAN = Plan(images=50, batch_size=8, epochs=2, steps=None, seed=1, hospital=2, r
 
 
 def positions(plan: Plan) -> list[list[int]]:
-    return [batch.tolist() for _, batch in plan.batches()]
+    return [batch.positions.tolist() for batch in plan.batches()]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_steps_mode_gives_exactly_so_many_and_repeats_no_image_before_all_we
     seen = list(itertools.chain(*batches))
     counts = np.bincount(seen, minlength=images)
     assert counts.max() - counts.min() <= 1
-    assert [step for step, _ in plan.batches()] == list(range(steps))
+    assert [batch.step for batch in plan.batches()] == list(range(steps))
 
 
 def test_the_same_seed_hospital_and_round_give_the_same_batches() -> None:
@@ -138,8 +138,9 @@ def test_augmentation_is_the_same_in_whatever_order_the_steps_are_asked_for(shar
 def test_another_round_hospital_seed_or_step_augments_the_same_images_in_another_way(
     shared: ImageSet, change: dict[str, int], step: int
 ) -> None:
-    first = PlannedBatches(shared, np.arange(50), PLAN, augment=True)[0, np.arange(50)][0]
-    second = PlannedBatches(shared, np.arange(50), replace(PLAN, **change), augment=True)[step, np.arange(50)][0]
+    first = PlannedBatches(shared, np.arange(50), PLAN, augment=True)[PlannedBatch(0, np.arange(50))][0]
+    another = PlannedBatches(shared, np.arange(50), replace(PLAN, **change), augment=True)
+    second = another[PlannedBatch(step, np.arange(50))][0]
     assert not torch.equal(first, second)
 
 

@@ -246,8 +246,27 @@ def test_additive_sharing_does_without_a_hospital_before_it_shares_and_not_after
 
 def test_a_hospital_larger_than_a_vector_can_weigh_is_refused() -> None:
     experiment = under(SMALL, "secagg_plus", max_weight=10)
-    with pytest.raises(InputError, match=r"secagg\.max_weight is 10, but hospital \d has \d+ images; raise it"):
+    with pytest.raises(
+        InputError, match=r"secagg\.max_weight is 10, but hospital \d counts \d+ in the mean; raise it"
+    ):
         enrol(experiment, make_roster(experiment, load_images(experiment.data)))
+
+
+def test_a_run_keeps_the_keys_that_it_made_for_itself_and_another_run_makes_its_own(tmp_path: Path) -> None:
+    roster = make_roster(SMALL, load_images(SMALL.data))
+    first, made = enrol(SMALL, roster)
+    save_identities(tmp_path, made)
+    again, none = enrol(SMALL, roster, tmp_path)
+    assert (again, none) == (first, {})
+    assert set(enrol(SMALL, roster)[0].secagg.identities).isdisjoint(first.secagg.identities)
+
+
+@pytest.mark.parametrize("text", [None, "", "0 zz\n", "1 " + "ab" * 32 + "\n", "\xff\n"])
+def test_a_run_whose_public_keys_are_gone_or_damaged_is_refused(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "identities.txt").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"identities"):
+        enrol(SMALL, make_roster(SMALL, load_images(SMALL.data)), tmp_path)
 
 
 def test_a_sum_that_could_wrap_is_refused_with_three_remedies() -> None:

@@ -109,8 +109,8 @@ def test_one_step_of_sgd_is_the_rate_times_the_gradient_of_that_batch() -> None:
     found = update_of(settings)
     reference = Classifier(settings.model, settings.training)
     load_vector(reference.network, first_weights(settings))
-    ((_, positions),) = hospital(settings).plan(1).batches()
-    rows = 10 + positions
+    (batch,) = hospital(settings).plan(1).batches()
+    rows = 10 + batch.positions
     reference.training_step(
         (torch.from_numpy(SHARED.images[rows]), torch.from_numpy(SHARED.labels[rows])), 0
     ).backward()

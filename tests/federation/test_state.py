@@ -128,6 +128,15 @@ def test_a_torn_state_is_refused_by_name(tmp_path: Path) -> None:
         states.load(1)
 
 
+def test_another_hospitals_state_is_refused(tmp_path: Path) -> None:
+    HospitalStates(tmp_path, 0).save(2, {})
+    mine = HospitalStates(tmp_path, 1)
+    mine.save(2, {})
+    mine.path(2).write_bytes(HospitalStates(tmp_path, 0).path(2).read_bytes())
+    with pytest.raises(InputError, match=r"state-00002\.pt: not the state of hospital 1; put its own back"):
+        mine.load(2)
+
+
 def test_a_hospital_ahead_of_the_driver_still_has_the_state_of_the_older_checkpoint(tmp_path: Path) -> None:
     """Killed while round 6 trains, with the driver's checkpoint of round 5 torn, the run goes on after 4."""
     states, checkpoints = HospitalStates(tmp_path, 0), Checkpoints(tmp_path)

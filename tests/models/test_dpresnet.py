@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_fed.models.dpresnet import Block, DPResNet, group_norm
+from lightning_fed.models.dpresnet import Block, DPResNet
+from lightning_fed.models.layers import group_norm
 
 
 def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:

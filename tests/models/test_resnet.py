@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_fed.models.resnet import BasicBlock, ResNet9, ResNet18
+from lightning_fed.models.resnet import BasicBlock, ResNet9, ResNet18, Style
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3) -> int:
@@ -36,20 +36,20 @@ def parameters(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_resnet9_has_the_parameters_of_its_layers(norm: str) -> None:
-    assert parameters(ResNet9(3, 8, 64, norm)) == resnet9_parameters(64, 3, 8) == 6_572_104
-    assert parameters(ResNet9(1, 5, 10, norm)) == resnet9_parameters(10, 1, 5)
+    assert parameters(ResNet9(3, 8, 64, Style(norm))) == resnet9_parameters(64, 3, 8) == 6_572_104
+    assert parameters(ResNet9(1, 5, 10, Style(norm))) == resnet9_parameters(10, 1, 5)
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_resnet18_has_the_parameters_of_its_layers(norm: str) -> None:
-    assert parameters(ResNet18(3, 8, 64, norm)) == resnet18_parameters(64, 3, 8) == 11_172_936
-    assert parameters(ResNet18(1, 5, 10, norm)) == resnet18_parameters(10, 1, 5)
+    assert parameters(ResNet18(3, 8, 64, Style(norm))) == resnet18_parameters(64, 3, 8) == 11_172_936
+    assert parameters(ResNet18(1, 5, 10, Style(norm))) == resnet18_parameters(10, 1, 5)
 
 
 @pytest.mark.parametrize("kind", [ResNet9, ResNet18])
 def test_the_norm_is_the_one_that_was_asked_for_and_no_other(kind: type[nn.Module]) -> None:
     for norm, wanted, other in (("group", nn.GroupNorm, nn.BatchNorm2d), ("batch", nn.BatchNorm2d, nn.GroupNorm)):
-        modules = list(kind(3, 8, 4, norm).modules())
+        modules = list(kind(3, 8, 4, Style(norm)).modules())
         assert any(isinstance(module, wanted) for module in modules)
         assert not any(isinstance(module, other) for module in modules)
 
@@ -65,8 +65,8 @@ def test_logits_have_one_row_an_image_and_one_column_a_class(
 
 
 def test_a_basic_block_skips_by_identity_where_the_shape_stays_and_by_1x1_elsewhere() -> None:
-    same = BasicBlock(4, 4, 1, nn.BatchNorm2d)
-    down = BasicBlock(4, 8, 2, nn.BatchNorm2d)
+    same = BasicBlock(4, 4, 1, Style("batch"))
+    down = BasicBlock(4, 8, 2, Style("batch"))
     assert isinstance(same.skip, nn.Identity)
     assert down.skip[0].kernel_size == (1, 1)
     for parameter in same.second.parameters():

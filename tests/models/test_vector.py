@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_fed.models.dpresnet import DPResNet
-from lightning_fed.models.resnet import ResNet9
+from lightning_fed.models.resnet import ResNet9, Style
 from lightning_fed.models.vector import load_vector, to_vector, trainable_entries, vector_size
 
 
@@ -104,7 +104,7 @@ def test_trainable_entries_are_the_parameters_and_not_the_running_statistics() -
 
 
 @pytest.mark.parametrize(
-    "network", [DPResNet(3, 8, 4), ResNet9(3, 8, 4, "batch")], ids=["group norms", "batch norms"]
+    "network", [DPResNet(3, 8, 4), ResNet9(3, 8, 4, Style("batch"))], ids=["group norms", "batch norms"]
 )
 def test_as_many_entries_are_trainable_as_there_are_parameters(network: nn.Module) -> None:
     trainable = trainable_entries(network)

@@ -1,10 +1,11 @@
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from lightning_fed.tracking.console import RunConsole, result_lines, round_line, say
-from lightning_fed.tracking.records import FitReport
+from lightning_fed.tracking.records import FitReport, PrivacySummary
 from tests.tracking.samples import record, result
 
 
@@ -51,3 +52,26 @@ def test_a_result_tells_accuracy_hospitals_and_that_nothing_is_guaranteed() -> N
     )
     assert hospitals.startswith("hospitals' own accuracy: worst 50.0 %, best 90.0 %, mean 70.0 % (diagnostic)")
     assert privacy.startswith("privacy: no guarantee; ")
+
+
+def test_a_guarantee_is_told_in_words() -> None:
+    privacy = PrivacySummary("record", "image", epsilon=5.9997, delta=1.9e-4, accountant="prv", reason=None)
+    told = "privacy: epsilon 6.00 at delta 0.00019 for each image, whole run, worst hospital (prv)"
+    assert result_lines(replace(result(), privacy=privacy))[-1] == told
+    simulated = replace(privacy, reproducible=True)
+    assert result_lines(replace(result(), privacy=simulated))[-1] == (
+        f"{told}; simulation: the noise can be recomputed from the seed"
+    )
+
+
+def test_each_round_tells_the_worst_hospitals_epsilon_until_then() -> None:
+    told = record(1)
+    charged = replace(told, trained=replace(told.trained, epsilon_by_hospital=(1.5, 2.301, 0.0)))
+    assert round_line(charged, 2).endswith("hospitals 2  epsilon 2.31")
+
+
+def test_a_spent_budget_is_said_in_words() -> None:
+    told = result_lines(replace(result(), status="stopped_on_budget"))[0]
+    assert told.startswith(
+        "stopped, as no hospital's privacy budget pays for another round, after 3 rounds in 62 s"
+    )

@@ -84,7 +84,7 @@ def test_bytes_that_are_no_text_are_a_damaged_line(folder: RunFolder) -> None:
         read_rounds(folder.rounds)
 
 
-@pytest.mark.parametrize(("before", "kept"), [(0, []), (2, [1]), (3, [1, 2]), (9, [1, 2, 3])])
+@pytest.mark.parametrize(("before", "kept"), [(0, []), (2, [1]), (3, [1, 2]), (4, [1, 2, 3])])
 def test_a_resumed_run_keeps_the_rounds_before_and_drops_a_torn_end(
     folder: RunFolder, before: int, kept: list[int]
 ) -> None:
@@ -94,6 +94,12 @@ def test_a_resumed_run_keeps_the_rounds_before_and_drops_a_torn_end(
     assert rounds(folder) == kept
     folder.add_round(record(before + 1))
     assert rounds(folder) == [*kept, before + 1]
+
+
+def test_a_resumed_run_that_lost_a_record_is_refused(folder: RunFolder) -> None:
+    with pytest.raises(InputError, match=r"rounds\.jsonl: the record of round 4 is missing; put it back"):
+        folder.keep_rounds(before=9)
+    assert rounds(folder) == [1, 2, 3]
 
 
 def test_the_summary_is_the_result(folder: RunFolder) -> None:

@@ -62,6 +62,7 @@ def test_a_line_tells_who_is_in_the_sum_and_who_was_lost_where() -> None:
         "dropped": [{"hospital": 1, "stage": "after_shares"}],
         "refusals": [],
         "failed": None,
+        "spent": [],
     }
 
 

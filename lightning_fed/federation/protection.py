@@ -1,0 +1,259 @@
+"""A hospital's differential privacy in the federation: what it charges, draws and lets out in each round."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_fed.data.datamodule import DrawnPlan
+from lightning_fed.errors import DivergedError
+from lightning_fed.experiment import Experiment
+from lightning_fed.models.classifier import Classifier
+from lightning_fed.models.vector import Vector
+from lightning_fed.privacy.digest import digest
+from lightning_fed.privacy.dose import Dose
+from lightning_fed.privacy.ledger import Charge, Ledger
+from lightning_fed.privacy.streams import Secret, Stream
+from lightning_fed.tracking.records import Spending
+
+TRIAL = Dose("image", 1.0, 1.0, 1, None, None, 0.1)
+
+
+@dataclass(frozen=True)
+class Permit:
+    """A paid round and the noise that belongs to it.
+
+    Args:
+        charge: on disk. secret: of the hospital.
+    """
+
+    charge: Charge
+    secret: Secret
+
+    def stream(self, purpose: str) -> Stream:
+        """The stream of one purpose: bound to the charge's inputs, so that it never serves different ones."""
+        charge = self.charge
+        return self.secret.stream(purpose, charge.hospital, charge.round, charge.attempt, charge.inputs)
+
+
+def ledger_of(output: Path | None, hospital: int, dose: Dose) -> Ledger:
+    """A hospital's ledger in a run folder, or one in memory."""
+    path = None if output is None else output / "hospitals" / str(hospital) / "ledger.jsonl"
+    return Ledger(path, hospital, dose)
+
+
+class Protection(ABC):
+    """The ledger and the secret of one hospital, and how a mechanism uses them.
+
+    Args:
+        experiment: the whole run's. hospital: whose. images: it trains on. dose: its noise.
+        output: run folder that holds the hospital's own, None to keep everything in memory.
+    """
+
+    def __init__(
+        self, experiment: Experiment, hospital: int, images: int, dose: Dose, output: Path | None
+    ) -> None:
+        self.experiment, self.hospital, self.images, self.dose = experiment, hospital, images, dose
+        folder = None if output is None else output / "hospitals" / str(hospital)
+        self.ledger = ledger_of(output, hospital, dose)
+        self.secret = self._secret(folder)
+
+    def _secret(self, folder: Path | None) -> Secret:
+        if self.experiment.privacy.reproducible:
+            return Secret.of_seed(self.experiment.seed, self.hospital)
+        if folder is None:
+            return Secret.of_system()
+        return Secret.kept(folder / "noise.key", may_make=not self.ledger.charges)
+
+    def begin(self, round: int, weights: Vector, state: Any, anew: bool = False) -> Permit:
+        """Charge a round before it is trained.
+
+        Args:
+            weights: received (parameters,). state: of the optimizer and all else that the round depends on.
+            anew: for fresh noise, where the round was charged before.
+
+        Raises:
+            BudgetSpentError: the budget does not pay for it.
+        """
+        charge = self.ledger.charge(round, digest(self._settings(), weights, state), anew)
+        return Permit(charge, self.secret)
+
+    def _settings(self) -> dict[str, Any]:
+        """What of the experiment a hospital's round depends on."""
+        values = self.experiment.as_dict()
+        return {name: values[name] for name in ("model", "training", "federation", "privacy", "seed")}
+
+    @abstractmethod
+    def plan(self, permit: Permit) -> DrawnPlan | None:
+        """The round's batches, None where the mechanism does not draw them."""
+
+    @abstractmethod
+    def prepare(self, permit: Permit) -> None:
+        """Before the training."""
+
+    @abstractmethod
+    def protect(self, permit: Permit, update: Vector) -> Vector:
+        """What is let out of an update (parameters,)."""
+
+    @abstractmethod
+    def spending(self) -> Spending:
+        """What was spent, after the round."""
+
+    def release(self, permit: Permit, released: Vector) -> bool:
+        """Note what is about to leave; False where it must not, since something else left for the same charge."""
+        return self.ledger.release(permit.charge, released.tobytes())
+
+
+class RecordProtection(Protection):
+    """Each image: DP-SGD with an engine that lives as long as the hospital.
+
+    Args:
+        classifier: the hospital's own, whose optimizer becomes the engine's.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        hospital: int,
+        images: int,
+        dose: Dose,
+        output: Path | None,
+        classifier: Classifier,
+    ) -> None:
+        from lightning_fed.privacy.engine import RecordEngine  # Opacus, which other mechanisms do not need
+
+        super().__init__(experiment, hospital, images, dose, output)
+        views = experiment.training.views
+        self.engine = RecordEngine(
+            classifier.network, classifier.configure_optimizers(), experiment.privacy, dose, views
+        )
+        classifier.optimizer, classifier.example_wise = self.engine.optimizer, self.engine
+
+    def plan(self, permit: Permit) -> DrawnPlan:
+        """Poisson samples: each image in each step by a chance of its own."""
+        drawn = permit.stream("sampling")
+        draws = tuple(np.flatnonzero(drawn.uniform(self.images) < self.dose.rate) for _ in range(self.dose.steps))
+        views = self.experiment.training.views
+        load = max(1, self.experiment.privacy.physical_batch_size // views)
+        charge = permit.charge
+        return DrawnPlan(draws, self.images, load, views, self.experiment.seed, charge.hospital, charge.round)
+
+    def prepare(self, permit: Permit) -> None:
+        """Hand the round's noise to the engine."""
+        self._before = self.ledger.spent - permit.charge.steps
+        self.engine.begin_round(permit.stream("noise"), self._before)
+
+    def protect(self, permit: Permit, update: Vector) -> Vector:
+        """The update as it is: its noise came with each step.
+
+        Raises:
+            RuntimeError: the engine took other steps than were charged; nothing is released.
+            InputError: the network's buffers have changed, which no noise covers.
+        """
+        self.engine.refuse_running_statistics()
+        taken = self.engine.steps_accounted - self._before
+        if taken != permit.charge.steps:
+            raise RuntimeError(f"{taken} noised steps where {permit.charge.steps} were charged")
+        return update
+
+    def spending(self) -> Spending:
+        """Steps and epsilon, and what the steps looked like."""
+        from lightning_fed.privacy.doses import epsilon_of
+
+        seen = self.engine.optimizer.diagnostics
+        spent = self.ledger.spent
+        epsilon = epsilon_of(self.dose, spent)
+        return Spending(spent, epsilon, seen.clipped, seen.median_norm, seen.signal_to_noise)
+
+
+class UpdateProtection(Protection):
+    """A hospital's whole update: clipped to C and noised once a round, running statistics among its numbers."""
+
+    _seen: tuple[float, float | None] = (0.0, None)
+
+    def plan(self, permit: Permit) -> None:
+        """The hospital's own batches."""
+
+    def prepare(self, permit: Permit) -> None:
+        """Nothing."""
+
+    def protect(self, permit: Permit, update: Vector) -> Vector:
+        """The clipped update with its noise.
+
+        Raises:
+            DivergedError: it is not finite, so that nothing bounds it.
+        """
+        from lightning_fed.privacy.update import add_noise, clip
+
+        if not np.isfinite(update).all():
+            raise DivergedError("an update is not finite any more; lower training.lr")
+        privacy = self.experiment.privacy
+        clipped, norm = clip(update, privacy.max_grad_norm)
+        deviation = self.dose.noise_multiplier * privacy.deviation_per_multiplier
+        if deviation == 0:
+            self._seen = norm, None
+            return clipped
+        released = add_noise(clipped, deviation, permit.stream("noise"))
+        self._seen = norm, float(np.linalg.norm(clipped) / np.linalg.norm(released - clipped))
+        return released
+
+    def spending(self) -> Spending:
+        """Releases and epsilon, and what the last one looked like."""
+        from lightning_fed.privacy.doses import epsilon_of
+
+        norm, ratio = self._seen
+        epsilon = epsilon_of(self.dose, self.ledger.spent) if self.dose.noise_multiplier else None
+        return Spending(
+            self.ledger.spent, epsilon, float(norm > self.experiment.privacy.max_grad_norm), norm, ratio
+        )
+
+
+def doses_of(experiment: Experiment, sizes: Sequence[int]) -> tuple[Dose, ...] | None:
+    """Each hospital's noise, None without a mechanism; see `lightning_fed.privacy.doses`."""
+    if experiment.privacy.mechanism == "none":
+        return None
+    from lightning_fed.privacy import doses  # SciPy and Opacus, which a run without a mechanism does not need
+
+    return doses.doses_of(experiment, sizes)
+
+
+def check_record(classifier: Classifier, experiment: Experiment, size: int) -> None:
+    """Raise `InputError` unless the classifier's network can be trained image by image.
+
+    Args:
+        size: of an image, in pixels.
+    """
+    from lightning_fed.privacy.engine import RecordEngine, refuse_mixing
+
+    network = copy.deepcopy(classifier.network).train()
+    generator = torch.Generator().manual_seed(0)
+    channels = int(classifier.hparams["in_channels"])
+    refuse_mixing(network, torch.rand(3, channels, size, size, generator=generator) * 2 - 1)
+    RecordEngine(network, torch.optim.SGD(network.parameters(), 1.0), experiment.privacy, TRIAL, 1)
+
+
+def protection_of(
+    experiment: Experiment,
+    hospital: int,
+    images: int,
+    dose: Dose | None,
+    output: Path | None,
+    classifier: Classifier,
+) -> Protection | None:
+    """The protection that an experiment asks for, None for mechanism `none`.
+
+    Raises:
+        InputError: a ledger or key is damaged or missing, or the network cannot be trained so.
+    """
+    if dose is None:
+        return None
+    if experiment.privacy.mechanism == "update":
+        return UpdateProtection(experiment, hospital, images, dose, output)
+    return RecordProtection(experiment, hospital, images, dose, output, classifier)

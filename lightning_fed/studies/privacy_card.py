@@ -1,0 +1,66 @@
+"""The guarantee of a run, from what its hospitals' ledgers were charged for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_fed.experiment import Experiment
+from lightning_fed.privacy.dose import Dose
+from lightning_fed.tracking.records import PrivacySummary
+
+NO_NOISE = (
+    "privacy.noise is false: updates are clipped and no noise is added, as in the paper's published code, so that "
+    "nothing is guaranteed"
+)
+
+
+def privacy_card(
+    experiment: Experiment, doses: Sequence[Dose] | None, sizes: Sequence[int], spent: Sequence[int]
+) -> PrivacySummary:
+    """What is guaranteed, to whom, by which accountant, at which deltas.
+
+    Args:
+        experiment: the run's. doses: of the hospitals, None without a mechanism. sizes: training images of each.
+        spent: releases that each hospital's ledger was charged for.
+    """
+    privacy = experiment.privacy
+    if doses is None:
+        return PrivacySummary(reproducible=privacy.reproducible)
+    unit = doses[0].unit
+    if not privacy.guarantees:
+        return PrivacySummary(
+            privacy.mechanism,
+            unit,
+            max_grad_norm=privacy.max_grad_norm,
+            reproducible=privacy.reproducible,
+            reason=NO_NOISE,
+        )
+    from lightning_fed.privacy.doses import epsilon_if_blanked, epsilon_if_replaced, epsilon_of
+
+    curve = [epsilon_of(dose, steps) for dose, steps in zip(doses, spent, strict=True)]
+    worst = max(range(len(doses)), key=curve.__getitem__)
+    dose, steps = doses[worst], spent[worst]
+    strict = 1 / (10 * sum(sizes))
+    by_images = unit == "image"
+    return PrivacySummary(
+        mechanism=privacy.mechanism,
+        unit=unit,
+        adjacency=privacy.adjacency if by_images else privacy.sensitivity,
+        epsilon=curve[worst],
+        delta=privacy.delta,
+        epsilon_replace_one=epsilon_if_replaced(dose, steps, privacy.sensitivity),
+        epsilon_by_hospital=tuple(curve),
+        accountant=privacy.accountant if by_images else "exact Gaussian",
+        reproducible=privacy.reproducible,
+        sample_rate_by_hospital=tuple(dose.rate for dose in doses),
+        steps_by_hospital=tuple(spent),
+        noise_multiplier_by_hospital=tuple(dose.noise_multiplier for dose in doses),
+        epsilon_zero_out=epsilon_if_blanked(dose, steps, privacy.sensitivity),
+        epsilon_rdp=epsilon_of(dose, steps, accountant="rdp") if by_images else None,
+        epsilon_pld=epsilon_of(dose, steps, accountant="pld") if by_images else None,
+        strict_delta=strict,
+        epsilon_strict_delta=max(epsilon_of(*pair, delta=strict) for pair in zip(doses, spent, strict=True)),
+        budget=privacy.epsilon,
+        max_grad_norm=privacy.max_grad_norm,
+        reason=None,
+    )

@@ -1,0 +1,337 @@
+"""DP-SGD as it is taken, step by step: what is clipped, what is added, what it is divided by, what is counted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor, nn
+
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Experiment, Training
+from lightning_fed.privacy.engine import RecordEngine, refuse_mixing
+from tests.privacy import trainees
+from tests.privacy.trainees import CLASSES, C, Trainee, flat, images, network, noise, one_by_one
+
+pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook")  # Opacus's own
+
+ALL = ["one_pass", "hooks", "ghost", "functorch"]
+WITH_VIEWS = ["one_pass", "hooks", "functorch"]
+NOTHING = (torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.int64))
+
+
+def noises(trainee: Trainee, batch: float = 5.0) -> Tensor:
+    """What each step moved the weights by beyond the mean of clipped gradients (steps, parameters)."""
+    return torch.stack(
+        [noised - clipped / batch for noised, clipped in zip(trainee.noised, trainee.clipped, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("clipping", ALL)
+def test_each_steps_noise_has_the_charged_deviation_and_shape_and_is_its_own(clipping: str) -> None:
+    """Promise 4."""
+    trainee = Trainee.of(network(), clipping)
+    for _ in range(6):
+        trainee.step(images())
+    found = noises(trainee).numpy()
+    deviation = 1.3 * C / 5.0
+    assert found.std() == pytest.approx(deviation, rel=5 / np.sqrt(2 * found.size))
+    for step in found:
+        assert abs(step.mean()) < 5 * deviation / np.sqrt(len(step))
+        assert step.std() == pytest.approx(deviation, rel=5 / np.sqrt(2 * len(step)))
+    assert stats.kstest(found.ravel() / deviation, "norm").pvalue > 1e-4
+    correlations = np.corrcoef(found)[np.triu_indices(6, 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(found.shape[1])
+
+
+@pytest.mark.filterwarnings("ignore:privacy.clipping")
+def test_every_parameter_is_noised_also_one_that_took_no_part() -> None:
+    idle = network()
+    idle.register_parameter("idle", nn.Parameter(torch.zeros(400)))
+    trainee = Trainee.of(idle)
+    trainee.step(images())
+    assert float(idle.idle.grad.std()) == pytest.approx(1.3 * C / 5.0, rel=0.2)  # type: ignore[union-attr,operator]
+
+
+@pytest.mark.parametrize("clipping", ALL)
+def test_an_empty_batch_is_a_step_of_noise_alone_and_is_counted(clipping: str) -> None:
+    trainee = Trainee.of(network(), clipping)
+    before = flat(list(trainee.network.parameters()))
+    assert not trainee.step(NOTHING).any()
+    moved = before - flat(list(trainee.network.parameters()))
+    assert float(moved.std()) == pytest.approx(1.3 * C / 5.0, rel=0.06)
+    trainee.step(images())
+    trainee.step(NOTHING)
+    assert not trainee.clipped[-1].any()  # nothing is left over of the batch before
+    assert trainee.engine.steps_accounted == 3
+    assert trainee.engine.engine.accountant.history == [(1.3, 0.25, 3)]
+
+
+@pytest.mark.parametrize("clipping", ALL)
+@pytest.mark.parametrize("norm", [0.05, 100.0], ids=["all clipped", "none clipped"])
+def test_the_clipped_sum_is_that_of_gradients_taken_one_by_one(clipping: str, norm: float) -> None:
+    pixels, labels = images()
+    wanted = one_by_one(network(), pixels, labels, most=norm).sum(0)
+    found = Trainee.of(network(), clipping, norm=norm).step((pixels, labels))
+    assert float((found - wanted).norm()) < 1e-4 * float(wanted.norm())
+
+
+@pytest.mark.parametrize("clipping", WITH_VIEWS)
+def test_views_of_an_image_are_one_example(clipping: str) -> None:
+    pixels, labels = images(12)
+    labels = labels[::3].repeat_interleave(3)
+    wanted = one_by_one(network(), pixels, labels, views=3)
+    assert len(wanted) == 4
+    found = Trainee.of(network(), clipping, views=3).step((pixels, labels))
+    assert float((found - wanted.sum(0)).norm()) < 1e-4 * float(wanted.sum(0).norm())
+
+
+@pytest.mark.parametrize("clipping", ALL)
+@pytest.mark.parametrize("cuts", [(4,), (1, 5, 11)])
+def test_microbatches_are_one_step_with_one_noise_and_the_sum_of_all(clipping: str, cuts: tuple[int, ...]) -> None:
+    pixels, labels = images()
+    whole = Trainee.of(network(), clipping)
+    whole.step((pixels, labels))
+    split = Trainee.of(network(), clipping)
+    parts = list(zip(pixels.tensor_split(cuts), labels.tensor_split(cuts), strict=True))
+    for _ in range(2):
+        split.step(*parts)
+    assert len(split.noised) == split.engine.steps_accounted == 2
+    torch.testing.assert_close(split.clipped[0], whole.clipped[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(noises(split)[:1], noises(whole), rtol=1e-3, atol=1e-6)
+    again = one_by_one(network_after(whole), pixels, labels).sum(0)
+    assert float((split.clipped[1] - again).norm()) < 1e-3 * float(again.norm())  # nothing of the first step in it
+
+
+def network_after(trainee: Trainee) -> nn.Module:
+    after = network()
+    after.load_state_dict(trainee.network.state_dict())
+    return after
+
+
+def test_views_of_one_image_may_not_be_split_over_microbatches_unnoticed() -> None:
+    trainee = Trainee.of(network(), "one_pass", views=3)
+    pixels, labels = images(4)
+    with pytest.raises(RuntimeError, match="rows"):
+        trainee.step((pixels, labels))
+
+
+@settings(max_examples=8)
+@given(size=st.integers(1, 12))
+def test_the_public_nominal_batch_divides_and_not_the_realised_one(size: int) -> None:
+    trainee = Trainee.of(network(), dose=trainees.dose(multiplier=1e-9, batch=7.3))
+    pixels, labels = images(size)
+    trainee.step((pixels, labels))
+    torch.testing.assert_close(trainee.noised[0], trainee.clipped[0] / 7.3, rtol=1e-5, atol=1e-8)
+
+
+class Scaled(nn.Module):
+    """A parameter of its own beside layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.scale = nn.Parameter(torch.full((4, 1, 1), 1.5))
+        self.out = nn.Linear(4, CLASSES)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.out((self.conv(rows) * self.scale).square().mean((2, 3)))
+        return found
+
+
+class Shift(nn.Module):
+    """A parameter of its own and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.full((4, 1, 1), 0.3))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return (rows + self.shift).square()
+
+
+def shifted() -> nn.Module:
+    torch.manual_seed(3)
+    layers = (nn.Conv2d(3, 4, 3), Shift(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+    return nn.Sequential(*layers)
+
+
+class Twice(nn.Module):
+    """A module used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.first, self.same = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.out = nn.Linear(4, CLASSES)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.out(self.same(self.same(self.first(rows)).tanh()).square().mean((2, 3)))
+        return found
+
+
+MODELS = {
+    "plain": network,
+    "standardised": lambda: network(standardise=True),
+    "norm after the sum": lambda: network(norm_after_sum=True),
+    "a module twice": Twice,
+    "a bare parameter": shifted,
+    "a bare parameter beside layers": Scaled,
+}
+
+
+@pytest.mark.filterwarnings("ignore:privacy.clipping")
+@pytest.mark.parametrize("clipping", WITH_VIEWS)
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_without_one_image_the_sum_moves_by_its_clipped_gradient(
+    name: str, views: int, clipping: str
+) -> None:
+    """Neighbours, by brute force on the raw parameters; the norm is small, so that most are clipped."""
+    most = 0.05
+    pixels, labels = images(4 * views)
+    labels = labels[::views].repeat_interleave(views)
+    trainee = Trainee.of(MODELS[name](), clipping, views, norm=most)
+    wanted = one_by_one(MODELS[name](), pixels, labels, views, most)
+    whole = trainee.step((pixels, labels))
+    for left_out in range(4):
+        stays = torch.arange(len(labels)) // views != left_out
+        found = whole - Trainee.of(MODELS[name](), clipping, views, norm=most).step((pixels[stays], labels[stays]))
+        assert float(found.norm()) <= most * (1 + 1e-4)
+        assert float((found - wanted[left_out]).norm()) < 1e-3 * most
+
+
+@pytest.mark.filterwarnings("ignore:privacy.clipping")
+@pytest.mark.parametrize("name", MODELS)
+def test_ghost_clipping_bounds_each_image_too(name: str) -> None:
+    pixels, labels = images(4)
+    found = Trainee.of(MODELS[name](), "ghost", norm=0.05).step((pixels, labels))
+    wanted = one_by_one(MODELS[name](), pixels, labels, most=0.05).sum(0)
+    assert float((found - wanted).norm()) < 1e-3 * 0.05
+
+
+def test_a_layer_that_one_pass_does_not_know_is_told_and_goes_to_opacus() -> None:
+    with pytest.warns(UserWarning, match="one_pass does not know 1 \\(Shift\\)"):
+        assert Trainee.of(shifted()).engine.clipping == "hooks"
+
+
+def batch_norm(affine: bool) -> nn.Module:
+    conv = nn.Conv2d(3, 4, 3)
+    return nn.Sequential(conv, nn.BatchNorm2d(4, affine=affine), nn.Flatten(), nn.Linear(144, CLASSES))
+
+
+@pytest.mark.parametrize("clipping", ALL)
+def test_batch_norm_is_refused_in_words(clipping: str) -> None:
+    with pytest.raises(InputError, match="norm: group"):
+        Trainee.of(batch_norm(affine=True), clipping)
+
+
+class Centred(nn.Module):
+    """Takes the batch's mean away."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows - rows.mean(0, keepdim=True)
+
+
+@pytest.mark.parametrize("mixer", [Centred(), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3)])
+def test_a_network_that_mixes_images_is_refused(mixer: nn.Module) -> None:
+    mixing = nn.Sequential(mixer, nn.Flatten(), nn.Linear(192, CLASSES)).train()
+    with pytest.raises(InputError, match="depends on other images"):
+        refuse_mixing(mixing, images(3)[0])
+
+
+@pytest.mark.parametrize("layer", [nn.Identity(), nn.Dropout(0.5), nn.InstanceNorm2d(3), nn.GroupNorm(3, 3)])
+def test_a_network_that_does_not_is_not_and_the_generator_is_left_as_it_was(layer: nn.Module) -> None:
+    own = nn.Sequential(layer, nn.Flatten(), nn.Linear(192, CLASSES)).train()
+    state = torch.random.get_rng_state()
+    refuse_mixing(own, images(3)[0])
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_running_statistics_of_images_are_refused_though_they_mix_nothing() -> None:
+    """They would leave in the vector without noise."""
+    keeps = nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), nn.Flatten(), nn.Linear(192, CLASSES))
+    with pytest.raises(InputError, match="running statistics|buffer"):
+        refuse_mixing(keeps.train(), images(3)[0])
+
+
+def test_the_accountant_goes_on_from_what_was_charged_before() -> None:
+    trainee = Trainee.of(network())
+    trainee.step(images())
+    trainee.engine.begin_round(noise(1), 40)
+    trainee.step(images())
+    trainee.step(images())
+    assert trainee.engine.engine.accountant.history == [(1.3, 0.25, 42)]
+    assert trainee.engine.engine.accountant.mechanism() == "prv"
+
+
+def test_what_a_broken_off_round_left_behind_is_not_in_the_next() -> None:
+    trainee = Trainee.of(network())
+    pixels, labels = images()
+    trainee.engine.before_batch(len(labels), last=False)
+    trainee.engine.optimizer.step(lambda: trainee._closure(pixels, labels))  # the step's other images never come
+    trainee.engine.before_batch(len(labels), last=False)
+    trainee.engine.begin_round(noise(1), 0)
+    assert not trainee.step(NOTHING).any()
+    assert len(trainee.noised) == 1
+
+
+def test_a_round_without_its_noise_is_not_trained() -> None:
+    own = network()
+    optimizer = torch.optim.SGD(own.parameters(), 1.0)
+    engine = RecordEngine(own, optimizer, trainees.privacy(), trainees.dose())
+    with pytest.raises(AssertionError, match="noise"):
+        Trainee(own, engine).step(images())
+
+
+@pytest.mark.parametrize("clipping", ALL)
+def test_class_and_names_of_the_network_stay_as_they_were(clipping: str) -> None:
+    before = network()
+    trainee = Trainee.of(network(), clipping)
+    trainee.step(images())
+    assert type(trainee.network) is type(before)
+    assert list(trainee.network.state_dict()) == list(before.state_dict())
+
+
+def test_nothing_that_dp_sgd_breaks_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gradient_clip_val` does nothing there, accumulating breaks sampling, 16-bit scaling scales the noise."""
+    names = {field.name for field in dataclasses.fields(Training)}
+    assert not names & {"gradient_clip_val", "gradient_clip", "accumulate_grad_batches", "accumulate"}
+    for precision in ("16-mixed", "16-true", "bf16-true", "16"):
+        with pytest.raises(InputError, match=r"training\.precision"):
+            Training(precision=precision)  # type: ignore[arg-type]
+    made: list[dict[str, object]] = []
+
+    class Watched(pl.Trainer):
+        def __init__(self, **options: object) -> None:
+            made.append(options)
+            super().__init__(**options)  # type: ignore[arg-type]
+
+    from tests.federation.test_hospital import experiment, first_weights, hospital
+
+    monkeypatch.setattr("lightning_fed.federation.hospital.pl.Trainer", Watched)
+    own = experiment()
+    assert isinstance(own, Experiment)
+    hospital(own).fit(1, first_weights(own))
+    assert made
+    assert not made[0].keys() & {"gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"}
+
+
+def test_diagnostics_say_what_was_clipped() -> None:
+    trainee = Trainee.of(network(), norm=0.05)
+    trainee.step(images())
+    seen = trainee.engine.optimizer.diagnostics
+    assert seen.clipped == 1.0
+    assert seen.median_norm is not None
+    assert seen.median_norm > 0.05
+    ratio = trainee.clipped[0].norm() / (noises(trainee)[0] * 5.0).norm()
+    assert seen.signal_to_noise == pytest.approx(float(ratio), rel=1e-3)
+    fresh = Trainee.of(network()).engine.optimizer.diagnostics
+    assert (fresh.clipped, fresh.median_norm, fresh.signal_to_noise) == (None, None, None)
