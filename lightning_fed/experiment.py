@@ -85,6 +85,8 @@ class Model:
         class_path: your own `torch.nn.Module`, as `package.module.Class`; built with
             `in_channels` and `num_classes` and `init_args`.
         init_args: further keyword arguments of that class.
+        start: another run's `model.ckpt` of the same network, from whose weights the federation starts; under a
+            guarantee they must come from public images, such as procedural cells.
     """
 
     name: str = "dpresnet"
@@ -94,6 +96,7 @@ class Model:
     norm_after_sum: bool = False
     class_path: str | None = None
     init_args: dict[str, Any] = field(default_factory=dict)
+    start: str | None = None
 
     def __post_init__(self) -> None:
         literals("model", self)
@@ -577,6 +580,7 @@ class Experiment:
         values = {key: value for key, value in self.as_dict().items() if key not in CHANGEABLE}
         values["ray"] = {"gpus_per_hospital": self.ray.gpus_per_hospital}
         values["data"] = {key: value for key, value in values["data"].items() if key not in ("root", "download")}
+        values["model"] = {key: value for key, value in values["model"].items() if key != "start"}
         values["faults"] = {"dropout": values["faults"]["dropout"]}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

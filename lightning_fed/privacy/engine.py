@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from opacus import PrivacyEngine
-from opacus.grad_sample import GradSampleHooks
-from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Privacy
-from lightning_fed.privacy.clipping.one_pass import OnePassHooks, strangers
-from lightning_fed.privacy.clipping.tally import over_views
+from lightning_fed.privacy.clipping.one_pass import strangers
+from lightning_fed.privacy.clipping.ways import ClippedSums, Sums
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.steps import StepDiagnostics
 from lightning_fed.privacy.streams import Stream
-
-Sums = Iterator[tuple[nn.Parameter, Tensor]]
 
 
 class HospitalOptimizer(DPOptimizer):
@@ -60,7 +55,8 @@ class HospitalOptimizer(DPOptimizer):
             self.diagnostics.norms(norms)
             for parameter, total in sums:
                 before = parameter.summed_grad
-                parameter.summed_grad = total if before is None else before.add_(total)
+                # A copy: the next microbatch may write into what was handed over.
+                parameter.summed_grad = total.clone() if before is None else before.add_(total)
         if self._check_skip_next_step():
             self._is_last_step_skipped = True
             return False
@@ -123,96 +119,66 @@ class RecordEngine:
         self, network: nn.Module, optimizer: torch.optim.Optimizer, privacy: Privacy, dose: Dose, views: int = 1
     ) -> None:
         self.network, self.dose, self.views = network, dose, views
-        self.clipping = self._clipping(privacy)
-        self.hooks = self._hooks(privacy.max_grad_norm)
-        self.optimizer = HospitalOptimizer(optimizer, dose, privacy.max_grad_norm, self._gather)
+        self._buffers: dict[str, Tensor] = {}
+        try:
+            self.clipped = ClippedSums(network, _way(network, privacy.clipping), privacy.max_grad_norm, views)
+        except NotImplementedError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"model: it has no per-example gradients ({reason}); use norm: group") from error
+        self.optimizer = HospitalOptimizer(optimizer, dose, privacy.max_grad_norm, self.clipped.sums)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that Opacus's own generator is not cryptographic: it is not used
             self.engine = PrivacyEngine(accountant="prv")
         self.optimizer.attach_step_hook(self.engine.accountant.get_optimizer_hook_fn(sample_rate=dose.rate))
         self._losses: Tensor | None = None
 
-    def _clipping(self, privacy: Privacy) -> str:
-        """The way of clipping that this network allows."""
-        if privacy.clipping != "one_pass":
-            return privacy.clipping
-        unknown = strangers(self.network)
-        if not unknown:
-            return "one_pass"
-        warnings.warn(
-            f"privacy.clipping: one_pass does not know {', '.join(unknown)}; Opacus's hooks are used", stacklevel=2
-        )
-        return "hooks"
-
-    def _hooks(self, max_grad_norm: float) -> Any:
-        try:
-            if self.clipping == "one_pass":
-                return OnePassHooks(self.network, max_grad_norm, self.views)
-            if self.clipping == "ghost":
-                return GradSampleHooksFastGradientClipping(
-                    self.network, loss_reduction="sum", max_grad_norm=max_grad_norm, use_ghost_clipping=True
-                )
-            return GradSampleHooks(
-                self.network, loss_reduction="sum", force_functorch=self.clipping == "functorch"
-            )
-        except NotImplementedError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"model: it has no per-example gradients ({reason}); use norm: group") from error
-
     def begin_round(self, noise: Stream, spent: int) -> None:
         """A round's noise, and the releases that were charged before it."""
         self.optimizer.begin_round(noise)
+        self._losses = None
         self._buffers = _copy_buffers(self.network)
         self.engine.accountant.history = [(self.dose.noise_multiplier, self.dose.rate, spent)] if spent else []
+
+    def refuse_running_statistics(self) -> None:
+        """Raise where a buffer has changed since the round began: it would leave with the weights, without noise.
+
+        Raises:
+            InputError: such a buffer, by name.
+        """
+        _refuse_other_buffers(self._buffers, self.network)
 
     @property
     def steps_accounted(self) -> int:
         """Steps that Opacus's accountant has seen, those of earlier rounds among them."""
         return sum(steps for _, _, steps in self.engine.accountant.history)
 
-    def refuse_running_statistics(self) -> None:
-        """Raise `InputError` where a buffer is not as it was when the round began: it has no noise."""
-        _refuse_other_buffers(self._buffers, self.network)
-
     def before_batch(self, rows: int, last: bool) -> None:
         """The next batch has so many rows, and is the last of its step or not."""
         self.optimizer.batch_is_empty = rows == 0
         self.optimizer.signal_skip_step(do_skip=not last)
+        self._losses = None
 
     def reduce(self, losses: Tensor) -> Tensor:
         """Losses (rows,) -> the sum over images of the mean over views: the loss to call `backward` with."""
-        self._losses = losses if self.clipping == "ghost" else None
+        self._losses = losses
         return losses.sum() / self.views
 
     def backward(self, loss: Tensor) -> None:
-        """The backward pass, two of them for ghost clipping."""
-        if self.optimizer.batch_is_empty or self._losses is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            return
-        loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        coefficients = self.hooks.get_clipping_coef()
-        self.optimizer.original_optimizer.zero_grad()
-        self.hooks.disable_hooks()
-        (coefficients * self._losses).sum().backward()  # type: ignore[no-untyped-call]
-        self.hooks.enable_hooks()
+        """The backward pass from the losses that `loss` was made of; none from an empty batch."""
+        if self._losses is not None:
+            self.clipped.backward(self._losses)
+            self._losses = None
 
-    def _gather(self) -> tuple[Tensor, Sums]:
-        if self.clipping == "one_pass":
-            return self.hooks.get_norm_sample(), self.hooks.clipped_sums()
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        if self.clipping == "ghost":
-            return self.hooks.per_sample_gradient_norms, (
-                (own, own.grad.clone()) for own in parameters if own.grad is not None
-            )  # copies, as the next microbatch's `zero_grad` writes zeros into them
-        return self._gather_samples([own for own in parameters if own.grad_sample is not None])
 
-    def _gather_samples(self, parameters: list[nn.Parameter]) -> tuple[Tensor, Sums]:
-        """From Opacus's `grad_sample` (rows, *shape): views are averaged before the norm is taken."""
-        gradients = [over_views(parameter.grad_sample, self.views) for parameter in parameters]
-        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-        coefficients = (self.optimizer.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        sums = (torch.einsum("i,i...->...", coefficients, gradient) for gradient in gradients)
-        return norms, zip(parameters, sums, strict=True)
+def _way(network: nn.Module, wanted: str) -> str:
+    """The way of clipping that a network allows."""
+    unknown = strangers(network) if wanted == "one_pass" else []
+    if not unknown:
+        return wanted
+    warnings.warn(
+        f"privacy.clipping: one_pass does not know {', '.join(unknown)}; Opacus's hooks are used", stacklevel=3
+    )
+    return "hooks"
 
 
 def refuse_mixing(network: nn.Module, images: Tensor) -> None:
@@ -247,7 +213,7 @@ def _copy_buffers(network: nn.Module) -> dict[str, Tensor]:
 
 def _refuse_other_buffers(before: dict[str, Tensor], network: nn.Module) -> None:
     for name, buffer in network.named_buffers():
-        if name not in before or not torch.equal(before[name], buffer):
+        if name not in before or not torch.equal(before[name].cpu(), buffer.cpu()):
             raise InputError(
                 f"model: the buffer '{name}' keeps running statistics of images, which no noise covers; "
                 "use a norm without them"

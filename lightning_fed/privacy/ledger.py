@@ -154,7 +154,12 @@ class Ledger:
         return f"{json.dumps({**content, 'check': check}, sort_keys=True)}\n", check
 
     def _read(self, path: Path) -> None:
-        lines = path.read_bytes().split(b"\n")
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise InputError(
+                f"{path}: the ledger cannot be read ({error.strerror}); put the hospital's ledger back"
+            ) from error
         whole, rest = lines[:-1], lines[-1]
         for place, line in enumerate(whole, 1):
             try:
@@ -163,6 +168,8 @@ class Ledger:
                 raise
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise InputError(f"{path}: line {place} is damaged; put the hospital's ledger back") from error
+        if rest and not _is_cut_off(rest):
+            raise InputError(f"{path}: line {len(lines)} is damaged; put the hospital's ledger back")
         if rest:
             with path.open("r+b") as file:
                 file.truncate(len(b"\n".join(whole)) + bool(whole))
@@ -190,6 +197,15 @@ class Ledger:
                 f"{self.path}: charged for noise {charge.noise_multiplier:g} at rate {charge.rate:g}, and now it "
                 f"would be {self.dose.noise_multiplier:g} at {self.dose.rate:g}; a run cannot change its noise"
             )
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether it is the head of a line, and not a whole one whose end was changed."""
+    text = line.decode("latin-1")
+    try:
+        return json.JSONDecoder().raw_decode(text)[1] == len(text)
+    except ValueError:
+        return True
 
 
 def _sync_folder(folder: Path) -> None:

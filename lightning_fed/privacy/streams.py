@@ -90,11 +90,13 @@ class Secret:
         """
         if not path.exists() and may_make:
             path.parent.mkdir(parents=True, exist_ok=True)
-            secret = Secret.of_system()
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            secret, part = Secret.of_system(), path.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(secret.key)
                 file.flush()
                 os.fsync(file.fileno())
+            os.replace(part, path)
             return secret
         try:
             key = path.read_bytes()

@@ -10,6 +10,7 @@ from lightning_fed.report.canvas import Picture, drawing
 from lightning_fed.report.curves import draw_accuracy, draw_loss, draw_pace
 from lightning_fed.report.heatmap import draw_heatmap
 from lightning_fed.report.run import Run
+from lightning_fed.report.spending import draw_spending
 from lightning_fed.tracking.files import write_text_whole
 
 
@@ -27,6 +28,7 @@ def draw_all(run: Run) -> dict[str, Picture]:
         drawers.append(draw_classes)
     with drawing():
         pictures = [draw(run, provenance) for draw in drawers]
+        pictures += draw_spending(run, provenance)
         if run.result:
             pictures.append(draw_heatmap(run.result.data, provenance))
     return {picture.name: picture for picture in pictures}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from html import escape
 
 from lightning_fed.report.markup import MEANINGS, duration, facts, number, paragraph, percent, tag, tile
+from lightning_fed.report.privacy import SIMULATION, trust
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.records import PrivacySummary, Result, SecAggSummary
+from lightning_fed.tracking.records import Result, SecAggSummary
+from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 STATUSES = {
     "completed": "completed",
-    "stopped_on_budget": "stopped: the privacy budget is spent",
+    "stopped_on_budget": "stopped: no hospital's privacy budget pays for another round",
     "aborted": "aborted",
     None: "unfinished",
 }
@@ -99,31 +101,31 @@ def _aggregation(secagg: SecAggSummary) -> dict[str, str]:
 
 def _privacy(run: Run) -> str:
     if run.result is None:
-        mechanism = run.plan.privacy.mechanism
-        why = "no noise is added" if mechanism == "none" else "what it guarantees is known when it is finished"
-        told = "No privacy guarantee" if mechanism == "none" else "Privacy not known yet"
-        return _box(told, f"privacy.mechanism is {mechanism}: {why}.")
+        return _privacy_so_far(run)
     privacy = run.result.privacy
     if privacy.epsilon is None:
         return _box("No privacy guarantee", f"{privacy.reason}.")
-    return _box(_guarantee(privacy), _guarantee_details(privacy), kept=True)
+    told = f"{_guarantee(privacy.epsilon, privacy.delta, privacy.unit)}, over the whole run"
+    simulated = f" {SIMULATION}." if privacy.reproducible else ""
+    return _box(told, f"The worst hospital's ε; {trust(privacy)}.{simulated}", kept=True)
 
 
-def _guarantee(privacy: PrivacySummary) -> str:
-    delta = "" if privacy.delta is None else f", δ = {privacy.delta:g}"
-    unit = f" for each {privacy.unit}" if privacy.unit else ""
-    return f"ε = {privacy.epsilon:.3g}{delta}{unit}, over the whole run"
+def _privacy_so_far(run: Run) -> str:
+    planned = run.plan.privacy
+    if planned.mechanism == "none":
+        return _box("No privacy guarantee", "privacy.mechanism is none: no noise is added.")
+    if not run.paid:
+        return _box("Privacy not known yet", f"privacy.mechanism is {planned.mechanism}: see the finished run.")
+    spent = run.paid[-1].released.epsilon
+    assert spent is not None
+    budget = "" if planned.epsilon is None else f" of a budget of {planned.epsilon:g}"
+    told = f"The worst hospital's ε until round {run.paid[-1].round}{budget}, by mechanism {planned.mechanism}."
+    return _box(f"{_guarantee(spent, planned.delta, None)} so far", told)
 
 
-def _guarantee_details(privacy: PrivacySummary) -> str:
-    details = [f"mechanism {privacy.mechanism}"]
-    details += [f"adjacency {privacy.adjacency}"] if privacy.adjacency else []
-    details += [f"accountant {privacy.accountant}"] if privacy.accountant else []
-    if privacy.epsilon_replace_one is not None:
-        details.append(f"under replace-one adjacency ε = {privacy.epsilon_replace_one:.3g}")
-    if privacy.reproducible:
-        details.append("simulation: the noise can be recomputed from the seed")
-    return "; ".join(details) + ". The worst hospital's ε stands here."
+def _guarantee(epsilon: float, delta: float | None, unit: str | None) -> str:
+    at = "" if delta is None else f", δ = {delta_text(delta)}"
+    return f"ε = {epsilon_text(epsilon)}{at}" + (f" for each {unit}" if unit else "")
 
 
 def _box(told: str, why: str, kept: bool = False) -> str:

@@ -8,7 +8,7 @@ from html import escape
 
 UNDEFINED = "\N{EN DASH}"
 MEANINGS = {
-    "released": "a function of the global models alone, which everybody receives",
+    "released": "computed from the global models and public facts alone, which everybody has",
     "diagnostic": "taken from hospitals' private images: a simulator may look, a real deployment may not",
 }
 

@@ -10,6 +10,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.report import sections
 from lightning_fed.report.headline import headline, legend
 from lightning_fed.report.load import read_run
+from lightning_fed.report.privacy import privacy
 from lightning_fed.report.run import Run
 from lightning_fed.tracking.files import write_text_whole
 
@@ -42,6 +43,7 @@ def build_page(run: Run, drawn: dict[str, str]) -> str:
     """The whole page as HTML; `drawn` holds the figures' SVG by name."""
     parts = [
         sections.by_round(run, drawn),
+        privacy(run, drawn),
         sections.by_hospital(run, drawn),
         sections.who_has_what(run, drawn),
         sections.by_class(run, drawn),

@@ -10,11 +10,14 @@ from lightning_fed.tracking.records import Released, Result
 
 @dataclass(frozen=True)
 class Fit:
-    """One hospital's training in one round: mean loss in nats, seconds; diagnostic."""
+    """One hospital's training in one round: mean loss in nats, seconds, and what clipping did; diagnostic."""
 
     hospital: int
     loss: float
     seconds: float
+    clipped: float | None = None
+    median_norm: float | None = None
+    signal_to_noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class RoundAggregation:
 
 
 @dataclass(frozen=True)
+class RoundScores(Released):
+    """Scores on a public split, and the privacy spent until then: of the worst hospital, and of each."""
+
+    epsilon: float | None = None
+    epsilon_by_hospital: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class RoundLine:
     """One line of `rounds.jsonl`."""
 
@@ -59,7 +70,7 @@ class RoundLine:
     cohort: tuple[int, ...]
     images: tuple[int, ...]
     seconds: RoundSeconds
-    released: Released
+    released: RoundScores
     aggregation: RoundAggregation = field(default_factory=RoundAggregation)
     diagnostic: Diagnostic = field(default_factory=lambda: Diagnostic(None))
 
@@ -89,6 +100,9 @@ class PlannedPrivacy:
     """`privacy` of the experiment."""
 
     mechanism: str = "none"
+    epsilon: float | None = None
+    delta: float | None = None
+    max_grad_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,11 @@ class Run:
     def fits(self) -> dict[int, Fit]:
         """Each hospital's latest training; diagnostic."""
         return {fit.hospital: fit for line in self.lines for fit in line.diagnostic.fits}
+
+    @property
+    def paid(self) -> tuple[RoundLine, ...]:
+        """The rounds that tell what privacy was spent until then."""
+        return tuple(line for line in self.lines if line.released.epsilon is not None)
 
     @property
     def class_accuracy(self) -> tuple[str, tuple[float | None, ...]]:

@@ -21,6 +21,7 @@ from lightning_fed.report.markup import (
     table,
 )
 from lightning_fed.report.run import RoundLine, Run
+from lightning_fed.tracking.rounding import epsilon_text
 
 Drawn = dict[str, str]  # a figure's name and its SVG
 
@@ -133,6 +134,7 @@ def _row(line: RoundLine) -> dict[str, str]:
         "balanced (released)": percent(scores.balanced_accuracy, 2),
         "AUROC (released)": number(scores.auroc, 4),
         "loss (released)": number(scores.loss, 4),
+        "ε (released)": UNDEFINED if scores.epsilon is None else epsilon_text(scores.epsilon),
         "training loss (diagnostic)": number(line.diagnostic.train_loss, 4),
         "worst hospital (diagnostic)": percent(min(shares, default=None), 1),
         "best hospital (diagnostic)": percent(max(shares, default=None), 1),

@@ -23,7 +23,7 @@ from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.models.classifier import Classifier
-from lightning_fed.models.export import save_model
+from lightning_fed.models.export import load_weights, save_model
 from lightning_fed.models.optimizer import build_optimizer
 from lightning_fed.models.vector import load_vector
 from lightning_fed.paths import user_path
@@ -55,7 +55,9 @@ def resolve(experiment: Experiment) -> Experiment:
     output = user_path(experiment.output or f"runs/{experiment.data.name}-{stamp}").resolve()
     root = experiment.data.root
     data = replace(experiment.data, root=str(user_path(root).resolve()) if root else None)
-    return replace(experiment, data=data, output=str(output))
+    start = experiment.model.start
+    model = replace(experiment.model, start=str(user_path(start).resolve()) if start else None)
+    return replace(experiment, data=data, model=model, output=str(output))
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -67,6 +69,8 @@ def prepare(experiment: Experiment) -> Prepared:
     data = load_images(experiment.data)
     roster = make_roster(experiment, data)
     classifier = build_classifier(experiment, data)
+    if experiment.model.start is not None:
+        load_weights(classifier, Path(experiment.model.start))
     _check_network(classifier, data)
     if experiment.privacy.mechanism == "record":
         check_record(classifier, experiment, data.size)

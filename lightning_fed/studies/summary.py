@@ -69,6 +69,7 @@ def summarise(
 def summarise_secagg(experiment: Experiment, lines: Lines, parameters: int) -> SecAggSummary:
     """The aggregation of a run and what it cost; see `SecAggSummary`."""
     stages = [lost["stage"] for line in lines for lost in line["aggregation"]["dropped"]]
+    saturated = [fit["saturated"] for line in lines for fit in line["diagnostic"]["fits"]]
     plain, masked = (experiment.secagg.protocol == name for name in ("plain", "secagg_plus"))
     agreed = experiment.secagg.parameters(experiment.federation) if masked else None
     return SecAggSummary(
@@ -80,7 +81,8 @@ def summarise_secagg(experiment: Experiment, lines: Lines, parameters: int) -> S
         seconds=sum(line["seconds"][kind] for line in lines for kind in ("setup", "protect", "aggregate")),
         dropped_by_stage=dict(Counter(stages)),
         failed_rounds=sum(line["aggregation"]["failed"] is not None for line in lines),
-        saturated=sum(fit["saturated"] for line in lines for fit in line["diagnostic"]["fits"]),
+        saturated=sum(saturated),
+        saturated_share=sum(saturated) / max(parameters * len(saturated), 1),
         ring_bits=None if plain else encoding_of(experiment).ring_bits,
         warning=unsafe_choice(experiment),
     )

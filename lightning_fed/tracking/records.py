@@ -291,7 +291,8 @@ class SecAggSummary:
         upload_bytes_per_hospital: of vectors, in a round. seconds: wall time of exchanging keys and of
             aggregation, and the hospitals' work of quantising and masking, over all rounds.
         dropped_by_stage: the losses by stage. failed_rounds: rounds without a new model.
-        saturated: coordinates that were clipped, over all rounds and hospitals. ring_bits: of the sum.
+        saturated: coordinates that were clipped, over all rounds and hospitals; saturated_share: of all that were
+            sent. ring_bits: of the sum.
         warning: what is wrong with an unsafe choice that was asked for.
     """
 
@@ -304,6 +305,7 @@ class SecAggSummary:
     dropped_by_stage: dict[str, int] = field(default_factory=dict)
     failed_rounds: int = 0
     saturated: int = 0
+    saturated_share: float = 0.0
     ring_bits: int | None = None
     warning: str | None = None
 

@@ -15,11 +15,11 @@ from scipy import stats
 
 from lightning_fed.data.datamodule import DrawnPlan, PlannedBatch
 from lightning_fed.errors import InputError
+from lightning_fed.experiment import Model, Training
 from lightning_fed.federation.hospital import Hospital
 from lightning_fed.federation.protection import Permit, RecordProtection, check_record
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.models.classifier import Classifier
-from lightning_fed.experiment import Model, Training
 from lightning_fed.privacy.ledger import BudgetSpentError, Ledger
 from tests.federation.protected import (
     MASKED,
@@ -206,7 +206,9 @@ def test_nothing_of_a_training_that_may_not_leave_is_in_the_next(
     assert states == [0, 0]
 
 
-def test_a_killed_second_attempt_goes_on_with_its_own_charge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_second_attempt_goes_on_with_its_own_charge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = experiment()
     weights = first_weights(settings)
     released(site_of(settings, tmp_path), 0, 1, weights)

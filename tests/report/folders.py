@@ -102,3 +102,62 @@ def of_size(folder: Path, hospitals: int, rounds: int, classes: tuple[str, ...] 
     """A finished run."""
     lines = [line(number, hospitals, classes=len(classes)) for number in range(1, rounds + 1)]
     return write(folder, experiment(hospitals, rounds), lines, summary(hospitals, rounds, classes))
+
+
+def spent(number: int, who: int) -> float:
+    """Epsilon of hospital `who` after a round; the last hospital is the worst."""
+    return 1.5 * number + 0.25 * who
+
+
+def protected_line(number: int, hospitals: int = 3, noise: bool = True) -> dict[str, Any]:
+    """A round of a run with a mechanism."""
+    told = line(number, hospitals, looked=False)
+    if noise:
+        curve = [spent(number, who) for who in range(hospitals)]
+        told["released"] |= {"epsilon": max(curve), "epsilon_by_hospital": curve}
+    for fit in told["diagnostic"]["fits"]:
+        ratio = 0.07 + 0.01 * fit["hospital"] if noise else None
+        fit |= {"clipped": 0.75, "median_norm": 2.5 + fit["hospital"], "signal_to_noise": ratio}
+    return told
+
+
+def protected(
+    folder: Path, mechanism: str = "record", hospitals: int = 3, rounds: int = 2, **changes: object
+) -> Path:
+    """A finished run with a guarantee; `changes` are of the summary's privacy."""
+    planned, result = experiment(hospitals, rounds), summary(hospitals, rounds) | {"hospital_accuracy": None}
+    images = mechanism == "record"
+    planned["privacy"] = {"mechanism": mechanism, "epsilon": 6.0, "delta": 1.9e-4, "max_grad_norm": 7.0}
+    result["data"]["images_by_hospital"] = [100 * (who + 1) for who in range(hospitals)]
+    result["privacy"] = {
+        "mechanism": mechanism,
+        "unit": "image" if images else "hospital",
+        "adjacency": "zero_out",
+        "epsilon": 5.4312,
+        "delta": 1.9e-4,
+        "epsilon_replace_one": 12.9,
+        "epsilon_zero_out": 5.4312,
+        "epsilon_by_hospital": [5.4312 - 0.125 * who for who in range(hospitals)],
+        "accountant": "prv" if images else "exact Gaussian",
+        "reproducible": False,
+        "sample_rate_by_hospital": [0.25 if images else 1.0] * hospitals,
+        "steps_by_hospital": [1234] * hospitals,
+        "noise_multiplier_by_hospital": [1.125] * hospitals,
+        "epsilon_rdp": 6.1 if images else None,
+        "epsilon_pld": 5.4 if images else None,
+        "strict_delta": 8.4e-6,
+        "epsilon_strict_delta": 7.7,
+        "budget": 6.0,
+        "max_grad_norm": 7.0,
+        "reason": None,
+    } | changes
+    lines = [protected_line(number, hospitals) for number in range(1, rounds + 1)]
+    return write(folder, planned, lines, result)
+
+
+def noiseless(folder: Path) -> Path:
+    """A finished run of clipped updates without noise."""
+    planned, result = experiment(), summary()
+    planned["privacy"] = {"mechanism": "update", "epsilon": None, "delta": 1.9e-4, "max_grad_norm": 7.0}
+    result["privacy"] = {"mechanism": "update", "unit": "hospital", "epsilon": None, "reason": "noise is false"}
+    return write(folder, planned, [protected_line(1, noise=False)], result)

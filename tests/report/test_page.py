@@ -75,18 +75,6 @@ def test_no_guarantee_is_said_with_its_reason(tmp_path: Path) -> None:
     assert '<p class="told">No privacy guarantee</p><p>no noise is added.</p>' in page
 
 
-def test_a_guarantee_is_said_with_delta_unit_and_the_replace_one_epsilon(tmp_path: Path) -> None:
-    result = folders.summary()
-    result["privacy"] = {
-        "mechanism": "record", "unit": "image", "adjacency": "zero_out", "epsilon": 5.43, "delta": 1e-5,
-        "epsilon_replace_one": 12.9, "accountant": "prv", "reproducible": True,
-    }  # fmt: skip
-    page = page_of(folders.write(tmp_path, result=result))
-    assert "ε = 5.43, δ = 1e-05 for each image, over the whole run" in page
-    assert "under replace-one adjacency ε = 12.9; simulation: the noise can be recomputed" in page
-    assert "No privacy guarantee" not in page
-
-
 def test_an_unfinished_run_says_so_and_draws_its_rounds(tmp_path: Path) -> None:
     page = page_of(folders.write(tmp_path, folders.experiment(rounds=9)))
     assert ">unfinished<" in page

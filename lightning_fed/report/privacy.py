@@ -1,0 +1,117 @@
+"""The privacy card in words: what is protected, from whom, how well, and what is not."""
+
+from __future__ import annotations
+
+from lightning_fed.report.markup import UNDEFINED, figure, number, pair, paragraph, section, table
+from lightning_fed.report.run import Run
+from lightning_fed.tracking.records import PrivacySummary
+from lightning_fed.tracking.rounding import delta_text, epsilon_text
+
+Drawn = dict[str, str]  # a figure's name and its SVG
+
+PROTECTED = {
+    "record": "Each image is protected: DP-SGD in its hospital, with Gaussian noise in every step",
+    "update": "Each hospital is protected as a whole: Gaussian noise on the update that it sends in a round",
+    "distributed": "Each image is protected: DP-SGD whose noise is shared out over the hospitals",
+}
+TRUSTED = {
+    "record": "nobody needs to be trusted: all noise is added inside the hospital",
+    "update": "nobody needs to be trusted: all noise is added inside the hospital",
+    "distributed": "it must be trusted that enough hospitals add their share; the server sees sums only",
+}
+NO_TRUST = "everybody who sees an update or the model must be trusted"
+SIMULATION = "Simulation: the noise can be recomputed from the seed"
+NOT_COVERED = (
+    "Not covered: floating-point effects in the noise (Mironov 2012), timing, and what is tagged diagnostic."
+)
+ADJACENCY = {
+    "image": "ε is of add/remove adjacency: an image becomes blank. The hospitals' numbers of images are public.",
+    "hospital": "ε is of add/remove adjacency: a hospital's update becomes blank. Its number of images is private "
+    "too, so all weights are equal or configured; what is shown of images here only a simulator knows.",
+}
+BY_SIZE = (
+    "A small hospital pays most: its noise is shared by fewer images, or it samples each of them more often. "
+    "The noise on its mean gradient is the multiplier over its nominal batch, the sampling rate times its images."
+)
+BY_ALL = "Every hospital adds the same noise to its update, whatever its size."
+
+
+def privacy(run: Run, drawn: Drawn) -> str:
+    """The section of runs with a mechanism; the others say all in the head of the page."""
+    if run.plan.privacy.mechanism == "none":
+        return ""
+    card = [] if run.result is None else _card(run.result.privacy)
+    spent = pair(figure(drawn.get("epsilon")), figure(drawn.get("accuracy_for_epsilon")))
+    return section("Privacy", *card, spent, *_hospitals(run, drawn), *_looked_at(run, drawn))
+
+
+def trust(privacy: PrivacySummary) -> str:
+    """Who must be trusted."""
+    return NO_TRUST if privacy.epsilon is None else TRUSTED.get(privacy.mechanism, NO_TRUST)
+
+
+def _card(privacy: PrivacySummary) -> list[str]:
+    clipped = (
+        "" if privacy.max_grad_norm is None else f", after clipping to a norm of C = {privacy.max_grad_norm:g}"
+    )
+    if privacy.epsilon is None:
+        return [paragraph(f"{privacy.reason}. Hence {trust(privacy)}.", kind="warning")]
+    parts = [paragraph(f"{PROTECTED.get(privacy.mechanism, privacy.mechanism)}{clipped}; {trust(privacy)}.")]
+    if privacy.reproducible:
+        parts.append(paragraph(f"{SIMULATION}.", kind="warning"))
+    head = ("the worst hospital, whole run", "δ", "ε")
+    told = f"{ADJACENCY.get(privacy.unit or '', '')} {NOT_COVERED} Every ε is rounded up."
+    return [*parts, table(head, _epsilons(privacy)), paragraph(told, kind="legend")]
+
+
+def _epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
+    """Rows of what the guarantee is, and by other deltas, adjacencies and accountants."""
+    by_images, blanked = privacy.unit == "image", privacy.adjacency != "replace_one"
+    noun = "an image" if by_images else "a hospital"
+    once, twice = (" (sensitivity C)", " (sensitivity 2 C)") if not by_images else ("", "")
+    guarantee = f"{noun} is {'blanked' if blanked else 'replaced by any other'}"
+    delta, strict = privacy.delta, privacy.strict_delta
+    rows = [
+        (f"guaranteed ({privacy.accountant}): {guarantee}{once if blanked else twice}", delta, privacy.epsilon),
+        ("budget", delta, privacy.budget),
+        (f"{noun} is replaced by any other{twice}", delta, privacy.epsilon_replace_one if blanked else None),
+        (f"{noun} is blanked{once}", delta, None if blanked else privacy.epsilon_zero_out),
+        ("at the stricter δ = 1/(10 n), n the images of all hospitals", strict, privacy.epsilon_strict_delta),
+        ("second opinion, RDP", delta, privacy.epsilon_rdp),
+        ("second opinion, PLD", delta, privacy.epsilon_pld),
+    ]
+    return [
+        (name, UNDEFINED if at is None else delta_text(at), epsilon_text(value))
+        for name, at, value in rows
+        if value is not None
+    ]
+
+
+def _hospitals(run: Run, drawn: Drawn) -> list[str]:
+    """What each hospital was charged for, and what small ones pay."""
+    if run.result is None or not run.result.privacy.epsilon_by_hospital:
+        return []
+    privacy, images = run.result.privacy, run.result.data.images_by_hospital
+    by_images = privacy.unit == "image"
+    size = "images" if by_images else "images (diagnostic)"
+    head = ("hospital", size, "sampling rate", "steps charged", "noise multiplier", "ε")
+    columns = (
+        map(str, range(run.hospitals)),
+        map("{:,}".format, images),
+        map(number, privacy.sample_rate_by_hospital or ()),
+        map("{:,}".format, privacy.steps_by_hospital or ()),
+        map(number, privacy.noise_multiplier_by_hospital or ()),
+        map(epsilon_text, privacy.epsilon_by_hospital or ()),
+    )
+    told = paragraph(BY_SIZE if by_images else BY_ALL, "released")
+    return [told, figure(drawn.get("price"), wide=True), table(head, zip(*columns, strict=False))]
+
+
+def _looked_at(run: Run, drawn: Drawn) -> list[str]:
+    """What clipping and noise did, for a simulator's eyes."""
+    if "clipping" not in drawn:
+        return []
+    told = (
+        f"What clipping and noise did, seen in private images{': not covered by the guarantee' * bool(run.paid)}."
+    )
+    return [paragraph(told, "diagnostic"), figure(drawn["clipping"], wide=True)]
