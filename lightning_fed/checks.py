@@ -10,16 +10,26 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from lightning_fed.errors import InputError
 
 
+def number(section: str, name: str, value: Any) -> None:
+    """Raise `InputError` unless a value is a number: from Python, a dataclass takes anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{section}.{name} is {value!r}: it must be a number")
+
+
 def positive(section: str, **values: float | None) -> None:
     """Raise `InputError` unless every value that is set is finite and greater than zero."""
     for name, value in values.items():
-        if value is not None and not 0 < value < math.inf:
+        if value is None:
+            continue
+        number(section, name, value)
+        if not 0 < value < math.inf:
             raise InputError(f"{section}.{name} is {value}: it must be finite and greater than 0")
 
 
 def not_negative(section: str, **values: float) -> None:
     """Raise `InputError` unless every value is finite and zero or greater."""
     for name, value in values.items():
+        number(section, name, value)
         if not 0 <= value < math.inf:
             raise InputError(f"{section}.{name} is {value}: it must be finite and 0 or greater")
 
@@ -27,6 +37,7 @@ def not_negative(section: str, **values: float) -> None:
 def in_range(section: str, low: float, high: float, **values: float) -> None:
     """Raise `InputError` unless every value lies in [low, high]."""
     for name, value in values.items():
+        number(section, name, value)
         if not low <= value <= high:
             raise InputError(f"{section}.{name} is {value}: it must lie between {low:g} and {high:g}")
 

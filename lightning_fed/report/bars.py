@@ -91,6 +91,10 @@ def draw_classes(run: Run, provenance: str) -> Picture:
     return finish("classes", f"{title}: {alt}", figure)
 
 
+SHOWN = 0.05
+"""Seconds of exchanging keys from which on they are told; without keys there are some microseconds of it."""
+
+
 def draw_time(run: Run, provenance: str) -> Picture:
     """Where the wall time went, and the evaluation beside it in another colour."""
     parts = time_parts(run)
@@ -108,12 +112,14 @@ def draw_time(run: Run, provenance: str) -> Picture:
 
 def time_parts(run: Run) -> dict[str, float]:
     """Seconds of each part: of the finished run, or of the rounds so far."""
+    setup = sum(line.seconds.setup for line in run.lines)
+    keys = {"keys": setup} if setup > SHOWN else {}
     if run.result is None:
         kinds = ("train", "aggregate", "evaluate")
-        return {kind: sum(getattr(line.seconds, kind) for line in run.lines) for kind in kinds}
+        return keys | {kind: sum(getattr(line.seconds, kind) for line in run.lines) for kind in kinds}
     spent = run.result.seconds
-    rest = max(0.0, spent.total - spent.startup - spent.train - spent.aggregate)
-    parts = {"startup": spent.startup, "train": spent.train, "aggregate": spent.aggregate, "rest": rest}
+    rest = max(0.0, spent.total - spent.startup - spent.train - spent.aggregate - sum(keys.values()))
+    parts = {"startup": spent.startup, **keys, "train": spent.train, "aggregate": spent.aggregate, "rest": rest}
     return {**parts, "evaluate": spent.evaluate}
 
 

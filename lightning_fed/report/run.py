@@ -39,11 +39,12 @@ class Diagnostic:
 
 @dataclass(frozen=True)
 class RoundSeconds:
-    """Wall seconds of training and aggregation; `evaluate` ran beside the next round's training."""
+    """Wall seconds of training, aggregation and exchanging keys; `evaluate` ran beside the next round's training."""
 
     train: float
     aggregate: float
     evaluate: float
+    setup: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lightning_fed.experiment import Experiment
 from lightning_fed.privacy.dose import Dose
@@ -37,29 +38,33 @@ def privacy_card(
         )
     from lightning_fed.privacy.doses import epsilon_if_blanked, epsilon_if_replaced, epsilon_of
 
-    curve = [epsilon_of(dose, steps) for dose, steps in zip(doses, spent, strict=True)]
-    worst = max(range(len(doses)), key=curve.__getitem__)
-    dose, steps = doses[worst], spent[worst]
+    pairs = list(zip(doses, spent, strict=True))
+    curve = [epsilon_of(*pair) for pair in pairs]
     strict = 1 / (10 * sum(sizes))
+
+    def worst(epsilon: Callable[..., float], **options: Any) -> float:
+        """Of all hospitals: which one it is depends on the question."""
+        return max(epsilon(*pair, **options) for pair in pairs)
+
     by_images = unit == "image"
     return PrivacySummary(
         mechanism=privacy.mechanism,
         unit=unit,
         adjacency=privacy.adjacency if by_images else privacy.sensitivity,
-        epsilon=curve[worst],
+        epsilon=max(curve),
         delta=privacy.delta,
-        epsilon_replace_one=epsilon_if_replaced(dose, steps, privacy.sensitivity),
+        epsilon_replace_one=worst(epsilon_if_replaced, sensitivity=privacy.sensitivity),
         epsilon_by_hospital=tuple(curve),
         accountant=privacy.accountant if by_images else "exact Gaussian",
         reproducible=privacy.reproducible,
         sample_rate_by_hospital=tuple(dose.rate for dose in doses),
         steps_by_hospital=tuple(spent),
         noise_multiplier_by_hospital=tuple(dose.noise_multiplier for dose in doses),
-        epsilon_zero_out=epsilon_if_blanked(dose, steps, privacy.sensitivity),
-        epsilon_rdp=epsilon_of(dose, steps, accountant="rdp") if by_images else None,
-        epsilon_pld=epsilon_of(dose, steps, accountant="pld") if by_images else None,
+        epsilon_zero_out=worst(epsilon_if_blanked, sensitivity=privacy.sensitivity),
+        epsilon_rdp=worst(epsilon_of, accountant="rdp") if by_images else None,
+        epsilon_pld=worst(epsilon_of, accountant="pld") if by_images else None,
         strict_delta=strict,
-        epsilon_strict_delta=max(epsilon_of(*pair, delta=strict) for pair in zip(doses, spent, strict=True)),
+        epsilon_strict_delta=worst(epsilon_of, delta=strict),
         budget=privacy.epsilon,
         max_grad_norm=privacy.max_grad_norm,
         reason=None,

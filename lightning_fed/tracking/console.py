@@ -143,7 +143,7 @@ def _aggregation_line(secagg: SecAggSummary) -> str:
     return (
         f"aggregation: {secagg.protocol}{agreed}; {secagg.dropped} dropped out"
         + (f" ({stages})" if stages else "")
-        + (f", {secagg.failed_rounds} rounds gave no new model" if secagg.failed_rounds else "")
+        + (f", rounds without a new model: {secagg.failed_rounds}" if secagg.failed_rounds else "")
         + f"; {secagg.upload_bytes_per_hospital / 1e6:.2f} MB sent by a hospital in a round, "
         f"{secagg.seconds:.1f} s of keys, masks and sums; {secagg.saturated:,} coordinates clipped"
         + (f" ({100 * secagg.saturated_share:.2g} %: raise secagg.clip)" if secagg.saturated_share > 0.01 else "")

@@ -253,8 +253,9 @@ class PrivacySummary:
         mechanism, unit, adjacency: what is protected. epsilon, delta: of the worst hospital, for the whole run.
         epsilon_replace_one: where an image, or a hospital, is replaced by any other instead of blanked.
         epsilon_zero_out: where it is blanked. epsilon_by_hospital: at `delta`. accountant: that enforced.
-        epsilon_rdp, epsilon_pld: by other accountants, of the worst hospital. strict_delta, epsilon_strict_delta:
-            at one in ten times the images of all hospitals. reproducible: whether the seed gives the noise away.
+        epsilon_rdp, epsilon_pld: by other accountants, the greatest of all hospitals. strict_delta: one in ten
+            times the images of all hospitals. epsilon_strict_delta: at that. reproducible: whether the seed gives
+            the noise away.
         sample_rate_by_hospital, steps_by_hospital, noise_multiplier_by_hospital: what was charged; enough to
             compute epsilon with another library. budget: epsilon that was asked for. max_grad_norm: C.
     """
