@@ -19,7 +19,7 @@ from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
 from lightning_fed.federation.faults import dropouts
-from lightning_fed.federation.protection import ledger_of
+from lightning_fed.federation.protection import epsilon_spent, ledger_of
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.strategy import GlobalModel, choose_cohort
 from lightning_fed.privacy.ledger import Ledger
@@ -252,6 +252,8 @@ class Driver:
             if self.experiment.secagg.protocol == "plain":
                 raise FederationError(reason)
             round.waiting.discard(hospital)
+            if self.experiment.privacy.guarantees:  # it may have charged the round before it was lost
+                self._epsilons[hospital] = epsilon_spent(self._ledger(hospital))
 
         arguments = (hospital, round.number, weights, parts)
         return Job(self.roster.site_of[hospital], "fit", arguments, arrived, apart=parts, lost=lost)

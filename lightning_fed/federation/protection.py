@@ -49,6 +49,13 @@ def ledger_of(output: Path | None, hospital: int, dose: Dose) -> Ledger:
     return Ledger(path, hospital, dose)
 
 
+def epsilon_spent(ledger: Ledger) -> float:
+    """Epsilon of all that a ledger was charged for."""
+    from lightning_fed.privacy.doses import epsilon_of  # SciPy, which a run without a mechanism does not need
+
+    return epsilon_of(ledger.dose, ledger.spent)
+
+
 class Protection(ABC):
     """The ledger and the secret of one hospital, and how a mechanism uses them.
 
@@ -165,12 +172,9 @@ class RecordProtection(Protection):
 
     def spending(self) -> Spending:
         """Steps and epsilon, and what the steps looked like."""
-        from lightning_fed.privacy.doses import epsilon_of
-
         seen = self.engine.optimizer.diagnostics
-        spent = self.ledger.spent
-        epsilon = epsilon_of(self.dose, spent)
-        return Spending(spent, epsilon, seen.clipped, seen.median_norm, seen.signal_to_noise)
+        epsilon = epsilon_spent(self.ledger)
+        return Spending(self.ledger.spent, epsilon, seen.clipped, seen.median_norm, seen.signal_to_noise)
 
 
 class UpdateProtection(Protection):
@@ -206,10 +210,8 @@ class UpdateProtection(Protection):
 
     def spending(self) -> Spending:
         """Releases and epsilon, and what the last one looked like."""
-        from lightning_fed.privacy.doses import epsilon_of
-
         norm, ratio = self._seen
-        epsilon = epsilon_of(self.dose, self.ledger.spent) if self.dose.noise_multiplier else None
+        epsilon = epsilon_spent(self.ledger) if self.dose.noise_multiplier else None
         return Spending(
             self.ledger.spent, epsilon, float(norm > self.experiment.privacy.max_grad_norm), norm, ratio
         )

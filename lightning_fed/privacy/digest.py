@@ -27,7 +27,7 @@ def _feed(state: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         state.update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
         state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    elif isinstance(value, np.ndarray):
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
         state.update(f"array {value.dtype.str} {value.shape};".encode())
         state.update(np.ascontiguousarray(value).data)
     elif isinstance(value, Mapping):

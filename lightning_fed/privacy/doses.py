@@ -77,10 +77,11 @@ def _update_dose(experiment: Experiment, size: int) -> Dose:
 
 def _payable(dose: Dose) -> Dose:
     if not dose.affords(0, dose.steps):
-        least = epsilon_of(dose, dose.steps)
+        cost = epsilon_of(dose, dose.steps)
+        least = math.ceil(1000 * cost) / 1000 if math.isfinite(cost) else cost
         raise InputError(
             f"privacy.epsilon is {dose.epsilon:g}: one round of {dose.steps} steps at noise "
-            f"{dose.noise_multiplier:g} costs {least:.3g}; raise epsilon to that or the noise"
+            f"{dose.noise_multiplier:g} costs {least}; raise epsilon to that or the noise"
         )
     return dose
 

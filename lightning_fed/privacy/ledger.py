@@ -141,8 +141,9 @@ class Ledger:
                     file.write(line)
                     file.flush()
                     os.fsync(file.fileno())
-                if new:
-                    _sync_folder(self.path.parent)
+                if new:  # and so may be the hospital's folder, and that of all hospitals
+                    for folder in self.path.parents[:3]:
+                        _sync_folder(folder)
             except OSError as error:
                 raise FederationError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._last = check

@@ -22,8 +22,8 @@ class StepDiagnostics:
     _noise: list[float] = field(default_factory=list)
 
     def norms(self, norms: Tensor) -> None:
-        """Norms (examples,) of one batch."""
-        self._norms.append(norms.detach().cpu())
+        """Norms (examples,) of one batch, of which the infinite ones are left out."""
+        self._norms.append(norms.detach().cpu()[torch.isfinite(norms).cpu()])
 
     def step(self, signal: float, noise: float) -> None:
         """Norms of one step's clipped sum and of its noise."""

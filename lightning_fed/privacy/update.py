@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lightning_fed.privacy.streams import Stream
 
 Vector = NDArray[np.float32]
+SAFE = 1 - 2.0**-22  # keeps float32's own roundings of a clipped update below the bound
 
 
 def clip(update: Vector, max_norm: float) -> tuple[Vector, float]:
@@ -15,7 +16,7 @@ def clip(update: Vector, max_norm: float) -> tuple[Vector, float]:
     norm = float(np.linalg.norm(update.astype(np.float64)))
     if norm <= max_norm:
         return update, norm
-    return (update * (max_norm / norm)).astype(np.float32), norm
+    return (update * (max_norm / norm * SAFE)).astype(np.float32), norm
 
 
 def add_noise(update: Vector, deviation: float, stream: Stream) -> Vector:

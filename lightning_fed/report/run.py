@@ -39,7 +39,7 @@ class Diagnostic:
 
 @dataclass(frozen=True)
 class RoundSeconds:
-    """Wall seconds of training, aggregation and exchanging keys; `evaluate` ran beside the next round's training."""
+    """Wall seconds of training, aggregation and keys; `evaluate` ran beside the next round's training."""
 
     train: float
     aggregate: float

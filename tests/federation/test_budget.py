@@ -15,12 +15,12 @@ from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
 
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.driver import Driver
+from lightning_fed.federation.driver import Driver, OpenRound
 from lightning_fed.federation.hospital import Hospital
 from lightning_fed.federation.site import Site
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.metrics import Scores
-from lightning_fed.privacy.accounting import PoissonGaussian, epsilon_replace_one
+from lightning_fed.privacy.accounting import PoissonGaussian, epsilon, epsilon_replace_one
 from lightning_fed.privacy.engine import HospitalOptimizer
 from lightning_fed.privacy.steps import StepDiagnostics
 from lightning_fed.studies.single import run_experiment
@@ -162,6 +162,18 @@ def test_what_a_hospital_that_is_gone_has_spent_is_read_from_its_ledger(
         driver, "_reach", lambda method, arguments: {k: v for k, v in reach(method, arguments).items() if k != 1}
     )
     assert driver.spent() == (4, 4, 4)
+
+
+def test_a_hospital_that_is_lost_in_a_round_has_spent_what_it_charged(tmp_path: Path) -> None:
+    driver = driver_of(budget("record"), tmp_path)
+    charge(driver, 1, 1)
+    job = driver._fit(OpenRound(1, [0, 1, 2], 0.0, waiting={0, 1, 2}), 1, driver.model.weights)
+    assert job.lost is not None
+    driver.experiment = replace(driver.experiment, secagg=MASKED)
+    job.lost("its process is gone")
+    dose = protection(site(driver), 1).dose
+    wanted = epsilon(PoissonGaussian(dose.rate, dose.noise_multiplier, 1), dose.delta)
+    assert driver._epsilons == [0.0, wanted, 0.0]
 
 
 def flip(monkeypatch: pytest.MonkeyPatch) -> None:

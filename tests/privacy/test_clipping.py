@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_fed.errors import DivergedError
 from lightning_fed.models.dpresnet import DPResNet
 from lightning_fed.models.resnet import ResNet9, ResNet18
+from lightning_fed.privacy.clipping import convolution
 from lightning_fed.privacy.clipping.gram import gram_squares
 from lightning_fed.privacy.clipping.layers import Linear
 from lightning_fed.privacy.clipping.one_pass import OnePassHooks, strangers
@@ -471,15 +471,24 @@ def test_a_layer_in_evaluation_mode_while_others_train_is_refused() -> None:
     hooks.cleanup()
 
 
-def test_a_gradient_that_is_not_finite_is_not_clipped_to_nothing() -> None:
-    network = nn.Sequential(nn.Linear(3, 2))
-    hooks = OnePassHooks(network, 1.0)
-    rows = draw(23, 2, 3)
-    rows[1, 1] = torch.inf
-    squares(network(rows)).sum().backward()
-    with pytest.raises(DivergedError, match="not finite"):
-        list(hooks.clipped_sums())
-    hooks.cleanup()
+@pytest.mark.parametrize("way", ["one_pass", "hooks", "functorch"])
+@pytest.mark.parametrize("wild", [torch.inf, torch.nan])
+@pytest.mark.parametrize("kept", [0.0, 1e9])
+def test_an_example_whose_gradient_is_not_finite_is_as_if_it_were_not_there(
+    monkeypatch: pytest.MonkeyPatch, way: str, wild: float, kept: float
+) -> None:
+    monkeypatch.setattr(convolution, "KEPT_AT_MOST", kept)
+    rows = draw(23, 3, 3, 6, 6)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(64, 2))
+    clipped = ClippedSums(network, way, 0.5)
+    clipped.backward(squares(network(rows[[0, 2]])))
+    expected = [total.clone() for _, total in clipped.sums()[1]]
+    rows[1, 1, 2, 3] = wild
+    clipped.backward(squares(network(rows)))
+    norms, sums = clipped.sums()
+    assert torch.isinf(norms).tolist() == [False, True, False]
+    for (_, found), wanted in zip(sums, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 class OwnLinear(nn.Linear):

@@ -52,8 +52,8 @@ def test_a_charge_is_kept_and_read_again(tmp_path: Path) -> None:
 
 
 def test_nothing_counts_that_is_not_yet_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line is written, flushed and synced, then the folder is; only then does `charge` return."""
-    path = tmp_path / "new" / "ledger.jsonl"
+    """The line is written, flushed and synced, then the folders are; only then does `charge` return."""
+    path = tmp_path / "run" / "hospitals" / "2" / "ledger.jsonl"
     events: list[str] = []
     fsync = os.fsync
 
@@ -66,9 +66,9 @@ def test_nothing_counts_that_is_not_yet_on_disk(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(ledger_module.os, "fsync", noted)
     ledger = opened(path)
     charge = ledger.charge(1, "aa")
-    assert events == ["ledger.jsonl 1 0", "new 1 0"]
+    assert events == [f"{name} 1 0" for name in ("ledger.jsonl", "2", "hospitals", "run")]
     ledger.release(charge, b"vector")
-    assert events[2:] == ["ledger.jsonl 2 1"]
+    assert events[4:] == ["ledger.jsonl 2 1"]
     assert path.stat().st_mode & 0o777 == 0o600
 
 

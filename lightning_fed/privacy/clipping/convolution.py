@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_fed.privacy.clipping.gram import gram_squares
-from lightning_fed.privacy.clipping.tally import Tally, by_example, by_row, squares_of
+from lightning_fed.privacy.clipping.tally import Tally, by_example, by_row, squares_of, without_erased
 
 KEPT_AT_MOST = 1.5
 """Per-example gradients that are kept, as a multiple of the layer's input and output of that example."""
@@ -152,7 +152,8 @@ class ConvolutionGradients:
         """The sum of the gradients times coefficients (examples,), in float32."""
         gradient = by_row(coefficients, self.gradient, self.views)
         weight = self.layer.weight.detach().float()
-        found = self.geometry.weight_gradient(self.images.float(), weight, gradient)
+        images = without_erased(self.images.float(), coefficients, self.views)
+        found = self.geometry.weight_gradient(images, weight, gradient)
         return found if effective_weight(self.layer) is None else pull_back(self.layer)(found)
 
     def _is_small(self) -> bool:
@@ -215,7 +216,8 @@ def sum_of_blocks(blocks: list[Tensor], coefficients: Tensor) -> Tensor:
     flat = torch.zeros(blocks[0][0].numel(), device=coefficients.device)
     start = 0
     for block in blocks:
-        flat.addmv_(block.flatten(1).float().T, coefficients[start : start + len(block)])
+        some = coefficients[start : start + len(block)]
+        flat.addmv_(without_erased(block.flatten(1).float(), some).T, some)
         start += len(block)
     return flat.view_as(blocks[0][0])
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lightning_fed.privacy.clipping.convolution import ConvolutionGradients, Geometry, effective_weight
 from lightning_fed.privacy.clipping.gram import gram_squares
-from lightning_fed.privacy.clipping.tally import Tally, by_example, over_views
+from lightning_fed.privacy.clipping.tally import Tally, by_example, by_row, over_views, without_erased
 
 Gradients = tuple[Tensor | None, None, None, None, None]
 
@@ -138,8 +138,8 @@ def _tell_linear(layer: nn.Linear, tally: Tally, inputs: Tensor, outputs: Tensor
         return
 
     def weighted_sum(coefficients: Tensor) -> Tensor:
-        weighted = outputs * coefficients[:, None, None]
-        return weighted.flatten(0, 1).T @ inputs.flatten(0, 1)
+        weighted = by_row(coefficients, outputs, 1)
+        return weighted.flatten(0, 1).T @ without_erased(inputs, coefficients).flatten(0, 1)
 
     tally.defer(
         layer.weight, gram_squares(inputs @ inputs.mT, outputs @ outputs.mT), weighted_sum, inputs, outputs

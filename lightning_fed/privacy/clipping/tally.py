@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_fed.errors import DivergedError
-
 
 @dataclass(frozen=True)
 class Deferred:
@@ -108,10 +106,9 @@ class Tally:
         self._norms = None
 
     def norms(self) -> Tensor:
-        """Norms float32 (examples,) of the gradients over all parameters.
+        """Norms float32 (examples,) of the gradients over all parameters; infinite where one is not finite.
 
-        Raises:
-            DivergedError: a gradient is not finite, so that no coefficient could bound it.
+        Such an example is left out of the sums, as if it were not there: to stop because of it would tell of it.
         """
         if self._norms is None:
             self._norms = self._take_norms()
@@ -121,16 +118,15 @@ class Tally:
         parts = [part.squares for part in self.deferred.values()]
         parts += [squares_of(kept) for kept in self.kept.values()]
         squares = torch.stack(parts).sum(0) if parts else torch.zeros(self.examples)
-        if not torch.isfinite(squares).all():
-            raise DivergedError("an example's gradient is not finite any more; lower training.lr")
-        return squares.sqrt()
+        return torch.where(torch.isfinite(squares), squares, torch.inf).sqrt()
 
     @torch.no_grad()
     def sum_of(self, parameter: Tensor, coefficients: Tensor) -> Tensor:
         """The sum float32 of a parameter's gradients times coefficients (examples,); zeros if it took no part."""
         with torch.autocast(coefficients.device.type, enabled=False):
             if parameter in self.kept:
-                return (coefficients @ self.kept[parameter].flatten(1)).view_as(parameter)
+                kept = without_erased(self.kept[parameter].flatten(1), coefficients)
+                return (coefficients @ kept).view_as(parameter)
             if parameter in self.deferred:
                 return self.deferred[parameter].sum(coefficients)
             return torch.zeros_like(parameter, dtype=torch.float32, requires_grad=False)
@@ -153,8 +149,18 @@ def by_example(rows: Tensor, views: int) -> Tensor:
 
 def by_row(coefficients: Tensor, rows: Tensor, views: int) -> Tensor:
     """Rows (examples * views, ...) in float32, each times its example's coefficient."""
-    spread = coefficients.repeat_interleave(views)
-    return rows.float() * spread.view(-1, *[1] * (rows.dim() - 1))
+    return without_erased(rows.float(), coefficients, views) * _spread(coefficients, rows, views)
+
+
+def without_erased(rows: Tensor, coefficients: Tensor, views: int = 1) -> Tensor:
+    """Rows (examples * views, ...) with zeros for examples whose coefficient is 0, which may be not finite."""
+    gone = coefficients == 0
+    return rows.masked_fill(_spread(gone, rows, views), 0) if bool(gone.any()) else rows
+
+
+def _spread(values: Tensor, rows: Tensor, views: int) -> Tensor:
+    """Values (examples,) in the shape of rows (examples * views, ...)."""
+    return values.repeat_interleave(views).view(-1, *[1] * (rows.dim() - 1))
 
 
 def over_views(rows: Tensor, views: int) -> Tensor:

@@ -10,8 +10,9 @@ from opacus.grad_sample import GradSampleHooks
 from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
 from torch import Tensor, nn
 
+from lightning_fed.errors import DivergedError
 from lightning_fed.privacy.clipping.one_pass import OnePassHooks, trainable
-from lightning_fed.privacy.clipping.tally import over_views
+from lightning_fed.privacy.clipping.tally import over_views, squares_of, without_erased
 
 WAYS = ("one_pass", "hooks", "ghost", "functorch")
 Sums = Iterator[tuple[Any, Tensor]]  # parameters, with what Opacus hangs on them
@@ -50,6 +51,8 @@ class ClippedSums:
         (losses.sum() / self.views).backward(retain_graph=ghost)  # type: ignore[no-untyped-call]
         if ghost:
             coefficients = self.hooks.get_clipping_coef()
+            if not torch.isfinite(self.hooks.per_sample_gradient_norms).all():
+                raise DivergedError("an image's gradient is not finite, which ghost clipping cannot leave out")
             self.network.zero_grad()
             self.hooks.disable_hooks()
             (coefficients * losses).sum().backward()
@@ -69,7 +72,8 @@ class ClippedSums:
         """From Opacus's `grad_sample` (rows, *shape): views are added up before the norm is taken."""
         samples = [over_views(parameter.grad_sample, self.views) for parameter in parameters]
         self.hooks.set_grad_sample_to_none()
-        norms = torch.stack([sample.flatten(1).norm(dim=1) for sample in samples]).norm(dim=0)
+        norms = torch.stack([squares_of(sample) for sample in samples]).sum(0).sqrt()
+        norms = torch.where(torch.isfinite(norms), norms, torch.inf)
         coefficients = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        sums = (torch.einsum("i,i...->...", coefficients, sample) for sample in samples)
+        sums = (torch.einsum("i,i...->...", coefficients, without_erased(sample, coefficients)) for sample in samples)
         return norms, zip(parameters, sums, strict=True)
