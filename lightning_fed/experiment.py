@@ -225,7 +225,8 @@ class Privacy:
         noise: false adds none under `update`, as the paper's published code did; nothing is guaranteed then.
         noise_multiplier: standard deviation of the noise over the sensitivity; null calibrates it to `epsilon`.
         max_grad_norm: C, to which an image's gradient or a hospital's update is clipped.
-        adjacency: neighbours differ in one image (for `update`: one hospital) that becomes blank.
+        adjacency: neighbours differ in one image (for `update`: one hospital) that is there or is taken out, so
+            that it gives a zero gradient (or update).
         sensitivity: of an update, C where a hospital is blanked (`zero_out`), 2 C where it is replaced by any
             other (`replace_one`, for hospitals that trust nobody).
         sample_rate: chance of each image in each step of `record`; null takes `training.batch_size` over the
@@ -569,6 +570,8 @@ class Experiment:
                 "federation.weighting is 'images': under update-level privacy a hospital's count is private too; "
                 "set it to equal, or give federation.weights"
             )
+        if privacy.clipping == "ghost" and self.training.precision != "32-true":
+            raise InputError("privacy.clipping 'ghost' takes norms in half precision; use one_pass, or 32-true")
         if privacy.clipping == "ghost" and self.training.views > 1:
             raise InputError(
                 "privacy.clipping 'ghost' clips single rows; use one_pass or hooks with training.views"

@@ -88,7 +88,8 @@ class Hospital:
             self.protection.release(permit, released)
         self.update = released
         if self.states is not None:
-            self.states.save(round, self._state())
+            head = {} if self.protection is None else {"ledger": self.protection.ledger.head}
+            self.states.save(round, self._state() | head)
         assert self.images.plan is not None
         return FitReport(
             hospital=self.number,
@@ -173,9 +174,10 @@ class Hospital:
         """
         if self.states is None:
             return
+        state = self.states.load(round)
         if self.protection is not None:
-            self.protection.ledger.require(round)
-        self._take_up(self.states.load(round))
+            self.protection.ledger.require(round, state.get("ledger"))
+        self._take_up(state)
 
     def _take_up(self, state: dict[str, Any]) -> None:
         kept = state["optimizer"]

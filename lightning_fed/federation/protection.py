@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from lightning_fed.data.datamodule import DrawnPlan
-from lightning_fed.errors import DivergedError
 from lightning_fed.experiment import Experiment
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.vector import Vector
@@ -22,8 +21,6 @@ from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.ledger import Charge, Ledger
 from lightning_fed.privacy.streams import Secret, Stream
 from lightning_fed.tracking.records import Spending
-
-TRIAL = Dose("image", 1.0, 1.0, 1, None, None, 0.1)
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,14 @@ class Permit:
     def stream(self, purpose: str) -> Stream:
         """The stream of one purpose: bound to the charge's inputs, so that it never serves different ones."""
         charge = self.charge
-        return self.secret.stream(purpose, charge.hospital, charge.round, charge.attempt, charge.inputs)
+        names = (charge.hospital, charge.round, charge.attempt, charge.inputs, charge.nonce)
+        return self.secret.stream(purpose, *names)
 
 
-def ledger_of(output: Path | None, hospital: int, dose: Dose) -> Ledger:
+def ledger_of(output: Path | None, hospital: int, dose: Dose, reproducible: bool = False) -> Ledger:
     """A hospital's ledger in a run folder, or one in memory."""
     path = None if output is None else output / "hospitals" / str(hospital) / "ledger.jsonl"
-    return Ledger(path, hospital, dose)
+    return Ledger(path, hospital, dose, reproducible)
 
 
 def epsilon_spent(ledger: Ledger) -> float:
@@ -69,7 +67,7 @@ class Protection(ABC):
     ) -> None:
         self.experiment, self.hospital, self.images, self.dose = experiment, hospital, images, dose
         folder = None if output is None else output / "hospitals" / str(hospital)
-        self.ledger = ledger_of(output, hospital, dose)
+        self.ledger = ledger_of(output, hospital, dose, experiment.privacy.reproducible)
         self.secret = self._secret(folder)
 
     def _secret(self, folder: Path | None) -> Secret:
@@ -189,15 +187,14 @@ class UpdateProtection(Protection):
         """Nothing."""
 
     def protect(self, permit: Permit, update: Vector) -> Vector:
-        """The clipped update with its noise.
+        """The clipped update with its noise; noise alone where the update is not finite.
 
-        Raises:
-            DivergedError: it is not finite, so that nothing bounds it.
+        To stop because of such an update would tell of it.
         """
         from lightning_fed.privacy.update import add_noise, clip
 
         if not np.isfinite(update).all():
-            raise DivergedError("an update is not finite any more; lower training.lr")
+            update = np.zeros_like(update)
         privacy = self.experiment.privacy
         clipped, norm = clip(update, privacy.max_grad_norm)
         deviation = self.dose.noise_multiplier * privacy.deviation_per_multiplier
@@ -232,13 +229,13 @@ def check_record(classifier: Classifier, experiment: Experiment, size: int) -> N
     Args:
         size: of an image, in pixels.
     """
-    from lightning_fed.privacy.engine import RecordEngine, refuse_mixing
+    from lightning_fed.privacy.trial import refuse_unbounded
 
     network = copy.deepcopy(classifier.network).train()
     generator = torch.Generator().manual_seed(0)
     channels = int(classifier.hparams["in_channels"])
-    refuse_mixing(network, torch.rand(3, channels, size, size, generator=generator) * 2 - 1)
-    RecordEngine(network, torch.optim.SGD(network.parameters(), 1.0), experiment.privacy, TRIAL, 1)
+    images = torch.rand(3, channels, size, size, generator=generator) * 2 - 1
+    refuse_unbounded(network, images, experiment.privacy.clipping)
 
 
 def protection_of(

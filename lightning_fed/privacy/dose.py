@@ -22,6 +22,7 @@ class Dose:
         epsilon: the budget of the whole run; None where there is none.
         delta: of the guarantee.
         batch: public nominal batch, rate times images, by which clipped sums are divided.
+        adjacency: of the neighbours for which the noise was made: `zero_out` or `replace_one`.
     """
 
     unit: Literal["image", "hospital"]
@@ -32,6 +33,7 @@ class Dose:
     epsilon: float | None
     delta: float
     batch: float = 1.0
+    adjacency: str = "zero_out"
 
     def affords(self, spent: int, steps: int) -> bool:
         """Whether `steps` more releases stay within the budget after `spent`."""

@@ -51,7 +51,7 @@ def _record_dose(experiment: Experiment, size: int) -> Dose:
     rate = privacy.sample_rate or min(1.0, experiment.training.batch_size / size)
     steps = federation.local_steps or max(1, round(federation.local_epochs / rate))
     total = steps * most_rounds(experiment)
-    multiplier, most = privacy.noise_multiplier, None
+    multiplier, most = privacy.noise_multiplier, total if privacy.participations else None
     if multiplier is None:
         assert privacy.epsilon is not None
         multiplier, most = noise_multiplier_for(privacy.epsilon, privacy.delta, rate, total), total
@@ -65,14 +65,16 @@ def _update_dose(experiment: Experiment, size: int) -> Dose:
     privacy, rounds = experiment.privacy, most_rounds(experiment)
     if not privacy.noise:
         return Dose("hospital", 1.0, 0.0, 1, None, None, privacy.delta)
-    multiplier, most = privacy.noise_multiplier, None
+    multiplier, most = privacy.noise_multiplier, rounds if privacy.participations else None
     if multiplier is None:
         assert privacy.epsilon is not None
         multiplier, most = gaussian_noise_multiplier_for(privacy.epsilon, privacy.delta, rounds), rounds
     elif privacy.epsilon is not None:
         spent = (gaussian_epsilon(multiplier, count, privacy.delta) for count in range(1, rounds + 1))
         most = sum(value <= privacy.epsilon for value in spent)
-    return _payable(Dose("hospital", 1.0, multiplier, 1, most, privacy.epsilon, privacy.delta))
+    return _payable(
+        Dose("hospital", 1.0, multiplier, 1, most, privacy.epsilon, privacy.delta, adjacency=privacy.sensitivity)
+    )
 
 
 def _payable(dose: Dose) -> Dose:

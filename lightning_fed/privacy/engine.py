@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 
@@ -121,10 +120,9 @@ class RecordEngine:
         self.network, self.dose, self.views = network, dose, views
         self._buffers: dict[str, Tensor] = {}
         try:
-            self.clipped = ClippedSums(network, _way(network, privacy.clipping), privacy.max_grad_norm, views)
+            self.clipped = ClippedSums(network, way_of(network, privacy.clipping), privacy.max_grad_norm, views)
         except NotImplementedError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"model: it has no per-example gradients ({reason}); use norm: group") from error
+            raise no_gradients(error) from error
         self.optimizer = HospitalOptimizer(optimizer, dose, privacy.max_grad_norm, self.clipped.sums)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that Opacus's own generator is not cryptographic: it is not used
@@ -136,7 +134,7 @@ class RecordEngine:
         """A round's noise, and the releases that were charged before it."""
         self.optimizer.begin_round(noise)
         self._losses = None
-        self._buffers = _copy_buffers(self.network)
+        self._buffers = copy_buffers(self.network)
         self.engine.accountant.history = [(self.dose.noise_multiplier, self.dose.rate, spent)] if spent else []
 
     def refuse_running_statistics(self) -> None:
@@ -145,7 +143,7 @@ class RecordEngine:
         Raises:
             InputError: such a buffer, by name.
         """
-        _refuse_other_buffers(self._buffers, self.network)
+        refuse_other_buffers(self._buffers, self.network)
 
     @property
     def steps_accounted(self) -> int:
@@ -170,7 +168,13 @@ class RecordEngine:
             self._losses = None
 
 
-def _way(network: nn.Module, wanted: str) -> str:
+def no_gradients(error: NotImplementedError) -> InputError:
+    """What is wrong with a network whose images cannot be told apart."""
+    reason = str(error).strip().splitlines()[0]
+    return InputError(f"model: it has no per-example gradients ({reason}); use norm: group")
+
+
+def way_of(network: nn.Module, wanted: str) -> str:
     """The way of clipping that a network allows."""
     unknown = strangers(network) if wanted == "one_pass" else []
     if not unknown:
@@ -181,37 +185,13 @@ def _way(network: nn.Module, wanted: str) -> str:
     return "hooks"
 
 
-def refuse_mixing(network: nn.Module, images: Tensor) -> None:
-    """Raise unless each image's output depends on that image alone and the network keeps nothing of it.
-
-    Args:
-        network: in training mode. images: three or more, as the network takes them.
-
-    Raises:
-        InputError: changing one image changes what comes out for another, or a buffer changes.
-    """
-    buffers = _copy_buffers(network)
-    changed = images.clone()
-    changed[0] = -changed[0] + 0.5
-    state = torch.random.get_rng_state()
-    with torch.no_grad():
-        before = network(images)
-        torch.random.set_rng_state(state)
-        after = network(changed)
-    torch.random.set_rng_state(state)
-    scale = float(before.abs().max()) + 1e-6
-    if not math.isfinite(scale) or float((before[1:] - after[1:]).abs().max()) > 1e-4 * scale:
-        raise InputError(
-            "model: an image's output depends on other images of the batch; use no norm over the batch"
-        )
-    _refuse_other_buffers(buffers, network)
-
-
-def _copy_buffers(network: nn.Module) -> dict[str, Tensor]:
+def copy_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """A network's buffers by name, as they are now."""
     return {name: buffer.clone() for name, buffer in network.named_buffers()}
 
 
-def _refuse_other_buffers(before: dict[str, Tensor], network: nn.Module) -> None:
+def refuse_other_buffers(before: dict[str, Tensor], network: nn.Module) -> None:
+    """Raise `InputError` where a buffer is not what it was: it would leave with the weights, without noise."""
     for name, buffer in network.named_buffers():
         if name not in before or not torch.equal(before[name].cpu(), buffer.cpu()):
             raise InputError(

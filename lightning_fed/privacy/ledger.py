@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Charge:
         hospital, round: whose and when. attempt: counted from 0; another one has noise of its own.
         steps: releases. rate: of Poisson sampling. noise_multiplier: deviation over sensitivity.
         inputs: digest of all that the releases depend on beside the images and the noise.
+        nonce: drawn for this charge, so that a copy of the ledger that goes its own way has noise of its own;
+            empty where the noise must repeat from the seed. unit, adjacency: of the guarantee.
     """
 
     hospital: int
@@ -41,6 +44,9 @@ class Charge:
     rate: float
     noise_multiplier: float
     inputs: str
+    nonce: str = ""
+    unit: str = "image"
+    adjacency: str = "zero_out"
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,18 @@ class Ledger:
 
     Args:
         path: the file, or None to keep them in memory alone. hospital: whose. dose: its noise and its budget.
+        reproducible: whether noise must repeat from the seed alone.
 
     Raises:
         InputError: the file is damaged, or was charged for another noise.
     """
 
-    def __init__(self, path: Path | None, hospital: int, dose: Dose) -> None:
-        self.path, self.hospital, self.dose = path, hospital, dose
+    def __init__(self, path: Path | None, hospital: int, dose: Dose, reproducible: bool = False) -> None:
+        self.path, self.hospital, self.dose, self.reproducible = path, hospital, dose, reproducible
         self.charges: list[Charge] = []
         self.releases: list[Release] = []
-        self._last = ""
+        self.checks = [""]
+        self._size = 0
         if path is not None and path.exists():
             self._read(path)
 
@@ -101,11 +109,20 @@ class Ledger:
         if same and not anew:
             return same[-1]
         if not self.affords_a_round:
-            raise BudgetSpentError(
-                f"hospital {self.hospital} has spent its budget of epsilon {self.dose.epsilon:g}"
-            )
+            raise BudgetSpentError(f"hospital {self.hospital} has spent its privacy budget")
         dose = self.dose
-        charge = Charge(self.hospital, round, len(same), dose.steps, dose.rate, dose.noise_multiplier, inputs)
+        charge = Charge(
+            self.hospital,
+            round,
+            len(same),
+            dose.steps,
+            dose.rate,
+            dose.noise_multiplier,
+            inputs,
+            "" if self.reproducible else secrets.token_hex(16),
+            dose.unit,
+            dose.adjacency,
+        )
         self._append({"charge": asdict(charge)})
         self.charges.append(charge)
         return charge
@@ -125,9 +142,15 @@ class Ledger:
         self.releases.append(release)
         return True
 
-    def require(self, round: int) -> None:
-        """Raise `InputError` unless a round that the hospital took part in is charged here."""
-        if all(charge.round != round for charge in self.charges):
+    @property
+    def head(self) -> str:
+        """The check of the last line, which stands for all lines before it."""
+        return self.checks[-1]
+
+    def require(self, round: int, head: str | None = None) -> None:
+        """Raise `InputError` unless a round is charged here, and the line of `head`, if given, is not lost."""
+        charged = any(charge.round == round for charge in self.charges)
+        if not charged or (head is not None and head not in self.checks):
             raise InputError(f"{self.path}: round {round} is not charged in it; put the hospital's ledger back")
 
     def _append(self, content: dict[str, Any]) -> None:
@@ -138,6 +161,8 @@ class Ledger:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 new = not self.path.exists()
                 with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+                    if os.fstat(file.fileno()).st_size != self._size:
+                        raise FederationError(f"{self.path}: another process writes it; end that one and resume")
                     file.write(line)
                     file.flush()
                     os.fsync(file.fileno())
@@ -146,12 +171,13 @@ class Ledger:
                         _sync_folder(folder)
             except OSError as error:
                 raise FederationError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self._last = check
+        self.checks.append(check)
+        self._size += len(line.encode())
 
     def _sealed(self, content: dict[str, Any]) -> tuple[str, str]:
         """A line with its check, which covers the line before."""
         body = json.dumps(content, sort_keys=True)
-        check = hashlib.sha256(f"{self._last}{body}".encode()).hexdigest()[:DIGITS]
+        check = hashlib.sha256(f"{self.head}{body}".encode()).hexdigest()[:DIGITS]
         return f"{json.dumps({**content, 'check': check}, sort_keys=True)}\n", check
 
     def _read(self, path: Path) -> None:
@@ -171,9 +197,10 @@ class Ledger:
                 raise InputError(f"{path}: line {place} is damaged; put the hospital's ledger back") from error
         if rest and not _is_cut_off(rest):
             raise InputError(f"{path}: line {len(lines)} is damaged; put the hospital's ledger back")
+        self._size = sum(len(line) + 1 for line in whole)
         if rest:
             with path.open("r+b") as file:
-                file.truncate(len(b"\n".join(whole)) + bool(whole))
+                file.truncate(self._size)
                 os.fsync(file.fileno())
 
     def _take(self, line: bytes) -> None:
@@ -186,12 +213,18 @@ class Ledger:
             self.charges.append(Charge(**content["charge"]))
         else:
             self.releases.append(Release(**content["release"]))
-        self._last = check
+        self.checks.append(check)
 
     def _check(self, charge: Charge) -> None:
         if charge.hospital != self.hospital:
             raise InputError(
                 f"{self.path}: the ledger of hospital {charge.hospital}; put that of {self.hospital} back"
+            )
+        dose = self.dose
+        if (charge.unit, charge.adjacency) != (dose.unit, dose.adjacency):
+            raise InputError(
+                f"{self.path}: charged for each {charge.unit} under {charge.adjacency}, and now it would be each "
+                f"{dose.unit} under {dose.adjacency}; a run cannot change what it protects"
             )
         if (charge.rate, charge.noise_multiplier) != (self.dose.rate, self.dose.noise_multiplier):
             raise InputError(

@@ -16,7 +16,8 @@ PROTECTED = {
 }
 TRUSTED = {
     "record": "nobody needs to be trusted: all noise is added inside the hospital",
-    "update": "nobody needs to be trusted: all noise is added inside the hospital",
+    "update": "all noise is added inside the hospital, and whoever is trusted with nothing counts by the ε of a "
+    "hospital that is replaced by any other",
     "distributed": "it must be trusted that enough hospitals add their share; the server sees sums only",
 }
 NO_TRUST = "everybody who sees an update or the model must be trusted"
@@ -25,10 +26,13 @@ NOT_COVERED = (
     "Not covered: floating-point effects in the noise (Mironov 2012), timing, and what is tagged diagnostic."
 )
 ADJACENCY = {
-    "image": "ε is of add/remove adjacency: an image becomes blank. The hospitals' numbers of images are public.",
-    "hospital": "ε is of add/remove adjacency: a hospital's update becomes blank. Its number of images is private "
-    "too, so all weights are equal or configured; what is shown of images here only a simulator knows.",
+    "image": "Blanked: the image is taken out and gives a zero gradient (add/remove adjacency); a picture "
+    "exchanged for any other, a black one included, is a replaced one. The hospitals' numbers of images are public, and the "
+    "unit is an image, not a patient.",
+    "hospital": "Blanked: the hospital's update is zero; replaced: it is any other's. Its number of images is "
+    "private too, so all weights are equal or configured; what is shown of images here only a simulator knows.",
 }
+STARTED = "The run started from {path}: what those weights tell of the images they were trained on is not covered."
 BY_SIZE = (
     "A small hospital pays most: its noise is shared by fewer images, or it samples each of them more often. "
     "The noise on its mean gradient is the multiplier over its nominal batch, the sampling rate times its images."
@@ -59,6 +63,8 @@ def _card(privacy: PrivacySummary) -> list[str]:
     parts = [paragraph(f"{PROTECTED.get(privacy.mechanism, privacy.mechanism)}{clipped}; {trust(privacy)}.")]
     if privacy.reproducible:
         parts.append(paragraph(f"{SIMULATION}.", kind="warning"))
+    if privacy.starts_from is not None:
+        parts.append(paragraph(STARTED.format(path=privacy.starts_from), kind="warning"))
     head = ("the worst hospital, whole run", "δ", "ε")
     told = f"{ADJACENCY.get(privacy.unit or '', '')} {NOT_COVERED} Every ε is rounded up."
     return [*parts, table(head, _epsilons(privacy)), paragraph(told, kind="legend")]

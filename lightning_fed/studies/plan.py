@@ -14,6 +14,7 @@ from lightning_fed.models.classifier import Classifier
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.studies.privacy_card import NO_NOISE
 from lightning_fed.studies.single import Prepared, prepare, resolve
+from lightning_fed.tracking.rounding import epsilon_text
 
 MEASURED_STEPS = 3
 
@@ -39,15 +40,19 @@ def plan_lines(experiment: Experiment) -> list[str]:
         f"federation: {federation.hospitals} hospitals, {federation.rounds} rounds, "
         f"{min(steps)} to {max(steps)} steps at a hospital in a round",
         f"aggregation: {_aggregation(experiment, parameters)}",
-        *privacy_lines(experiment, prepared.roster.doses),
+        *privacy_lines(experiment, prepared.roster.doses, sum(sizes)),
         f"time: about {seconds / 60:.1f} CPU-minutes a round, "
         f"{federation.rounds * seconds / 3600:.2f} CPU-hours in all, measured by {MEASURED_STEPS} steps here",
         f"memory: about {_memory_gigabytes(prepared, parameters):.1f} GB for the hospitals' processes",
     ]
 
 
-def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None) -> list[str]:
-    """The mechanism, and each hospital's noise and epsilon after all of its rounds."""
+def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None, images: int) -> list[str]:
+    """The mechanism, and each hospital's noise and epsilon after all of its rounds.
+
+    Args:
+        images: of all hospitals.
+    """
     privacy = experiment.privacy
     if doses is None:
         return ["privacy: none; epsilon is infinite and no noise is added"]
@@ -63,11 +68,18 @@ def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None) -> list[
     for hospital, dose in enumerate(doses):
         steps = dose.steps * most_rounds(experiment)
         paid = steps if dose.most_steps is None else min(steps, dose.most_steps // dose.steps * dose.steps)
+        rdp = epsilon_of(dose, paid, accountant="rdp")
         lines.append(
             f"  hospital {hospital}: rate {dose.rate:.4f}, {paid} of {steps} steps, noise multiplier "
-            f"{dose.noise_multiplier:.4f}, epsilon {epsilon_of(dose, paid):.4f} "
-            + (f"(rdp {epsilon_of(dose, paid, accountant='rdp'):.2f})" if dose.unit == "image" else "(exact)")
+            f"{dose.noise_multiplier:.4f}, epsilon {epsilon_text(epsilon_of(dose, paid))} "
+            + (f"(rdp {epsilon_text(rdp)})" if dose.unit == "image" else "(exact)")
         )
+    if privacy.delta > 1 / images:
+        lines.append(f"  warning: delta {privacy.delta:g} is more than one in the {images} images")
+    if privacy.reproducible:
+        lines.append("  simulation: the noise can be recomputed from the seed")
+    if experiment.model.start is not None:
+        lines.append(f"  starts from {experiment.model.start}, which the guarantee does not cover")
     return lines
 
 

@@ -67,5 +67,6 @@ def privacy_card(
         epsilon_strict_delta=worst(epsilon_of, delta=strict),
         budget=privacy.epsilon,
         max_grad_norm=privacy.max_grad_norm,
+        starts_from=experiment.model.start,
         reason=None,
     )

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+import yaml
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.data.load import load_images
@@ -70,6 +71,7 @@ def prepare(experiment: Experiment) -> Prepared:
     roster = make_roster(experiment, data)
     classifier = build_classifier(experiment, data)
     if experiment.model.start is not None:
+        refuse_private_start(experiment, Path(experiment.model.start))
         load_weights(classifier, Path(experiment.model.start))
     _check_network(classifier, data)
     if experiment.privacy.mechanism == "record":
@@ -79,6 +81,25 @@ def prepare(experiment: Experiment) -> Prepared:
     build_optimizer(classifier.network.parameters(), experiment.training)  # hospitals build the same later
     model = GlobalModel.first(experiment.federation, classifier.network)
     return Prepared(experiment, data, roster, classifier, model)
+
+
+def refuse_private_start(experiment: Experiment, start: Path) -> None:
+    """Raise where a guarantee would start from weights that a run made of the same images.
+
+    Raises:
+        InputError: the experiment beside the weights names the same data, and they are not drawn.
+    """
+    beside = start.with_name("experiment.yaml")
+    if not experiment.privacy.guarantees or not beside.exists():
+        return
+    try:
+        name = yaml.safe_load(beside.read_text())["data"]["name"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return
+    if name == experiment.data.name and name != "bloodcells":
+        raise InputError(
+            f"model.start: {start} was trained on {name}, the images to be protected; start from public ones"
+        )
 
 
 def _refuse_cut_noise(experiment: Experiment, roster: Roster) -> None:
@@ -132,6 +153,7 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     if warning is not None:
         say(f"warning: {warning}")
     with _Start(folder, new=not resume) as start:
+        start.enter_context(folder.held())
         save_identities(folder.path, identities)
         tracker = start.enter_context(WandbRun(experiment, folder.path))
         crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,26 @@ class RunFolder:
 
     def remove_unstarted(self) -> None:
         """Take back what `create` made, of a run that could not start; other files in the folder stay."""
-        self.experiment.unlink(missing_ok=True)
+        for name in ("experiment.yaml", "identities.txt", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
         for name in ("wandb", "hospitals"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for one process: two that go on with one run would spend its privacy twice.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"output: another process works on {self.path}; end that one first") from error
+            yield
 
     def keep_rounds(self, before: int) -> None:
         """Go on with a run: keep the whole records of rounds before `before`, which will be written anew.

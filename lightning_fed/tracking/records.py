@@ -258,6 +258,7 @@ class PrivacySummary:
             the noise away.
         sample_rate_by_hospital, steps_by_hospital, noise_multiplier_by_hospital: what was charged; enough to
             compute epsilon with another library. budget: epsilon that was asked for. max_grad_norm: C.
+        starts_from: weights that the run started from, which the guarantee does not cover.
     """
 
     mechanism: str = "none"
@@ -280,6 +281,7 @@ class PrivacySummary:
     epsilon_strict_delta: float | None = None
     budget: float | None = None
     max_grad_norm: float | None = None
+    starts_from: str | None = None
     reason: str | None = "privacy.mechanism is none: no noise is added and nothing is guaranteed"
 
 

@@ -253,7 +253,7 @@ def test_a_round_that_the_budget_does_not_pay_for_is_not_trained(monkeypatch: py
     assert site.affords(0, 1)  # that round is paid
     assert not site.affords(0, 2)
     monkeypatch.setattr(Hospital, "_train", lambda *_: pytest.fail("trained without a charge"))
-    with pytest.raises(BudgetSpentError, match="hospital 0 has spent its budget of epsilon 8"):
+    with pytest.raises(BudgetSpentError, match="hospital 0 has spent its privacy budget"):
         own.fit(2, weights)
     assert site.fit(0, 2, weights, parts=2) == (None, None, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import lightning.pytorch as pl
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment, Training
-from lightning_fed.privacy.engine import RecordEngine, refuse_mixing
+from lightning_fed.privacy.engine import RecordEngine
+from lightning_fed.privacy.trial import refuse_unbounded
 from tests.privacy import trainees
 from tests.privacy.trainees import CLASSES, C, Trainee, flat, images, network, noise, one_by_one
 
@@ -238,26 +240,68 @@ class Centred(nn.Module):
         return rows - rows.mean(0, keepdim=True)
 
 
-@pytest.mark.parametrize("mixer", [Centred(), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3)])
-def test_a_network_that_mixes_images_is_refused(mixer: nn.Module) -> None:
-    mixing = nn.Sequential(mixer, nn.Flatten(), nn.Linear(192, CLASSES)).train()
-    with pytest.raises(InputError, match="depends on other images"):
-        refuse_mixing(mixing, images(3)[0])
+class Rolled(nn.Module):
+    """Each row reads the next one's."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows + rows.roll(1, 0)
+
+
+class SecretlyFlipped(nn.Module):
+    """The rows change places inside and back: what comes out tells nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.outside = nn.Linear(192, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.outside(self.inside(rows.flatten(1).flip(0)).flip(0))
+
+
+class UsedOutside(nn.Module):
+    """A weight that also works where no hook is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(192, CLASSES)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        flat = rows.flatten(1)
+        return self.head(0.01 * flat) + torch.nn.functional.linear(flat, self.head.weight)
+
+
+def ended(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(192, CLASSES)).train()
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [ended(Centred()), ended(Rolled()), SecretlyFlipped(), ended(nn.BatchNorm2d(3, affine=False))],
+    ids=["centred", "rolled", "flipped", "batch norm"],
+)
+@pytest.mark.parametrize("clipping", ALL)
+def test_a_network_that_mixes_images_is_refused(mixing: nn.Module, clipping: str) -> None:
+    with pytest.raises(InputError, match=r"model: "):
+        refuse_unbounded(copy.deepcopy(mixing), images(3)[0], clipping)
+
+
+def test_ghost_clipping_of_a_weight_that_is_used_outside_its_layer_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"one image can move the clipped sum by more than privacy\.max_grad_norm"
+    ):
+        refuse_unbounded(UsedOutside(), images(3)[0], "ghost")
 
 
 @pytest.mark.parametrize("layer", [nn.Identity(), nn.Dropout(0.5), nn.InstanceNorm2d(3), nn.GroupNorm(3, 3)])
-def test_a_network_that_does_not_is_not_and_the_generator_is_left_as_it_was(layer: nn.Module) -> None:
-    own = nn.Sequential(layer, nn.Flatten(), nn.Linear(192, CLASSES)).train()
-    state = torch.random.get_rng_state()
-    refuse_mixing(own, images(3)[0])
-    assert torch.equal(torch.random.get_rng_state(), state)
+@pytest.mark.parametrize("clipping", ALL)
+def test_a_network_that_does_not_mix_is_not_refused(layer: nn.Module, clipping: str) -> None:
+    refuse_unbounded(ended(copy.deepcopy(layer)), images(3)[0], clipping)
 
 
 def test_running_statistics_of_images_are_refused_though_they_mix_nothing() -> None:
-    """They would leave in the vector without noise."""
-    keeps = nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), nn.Flatten(), nn.Linear(192, CLASSES))
-    with pytest.raises(InputError, match="running statistics"):
-        refuse_mixing(keeps.train(), images(3)[0])
+    keeps = nn.InstanceNorm2d(3, track_running_stats=True)
+    with pytest.raises(InputError, match=r"model: "):
+        refuse_unbounded(ended(keeps), images(3)[0], "one_pass")
 
 
 def test_the_accountant_goes_on_from_what_was_charged_before() -> None:

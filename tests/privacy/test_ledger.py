@@ -140,7 +140,7 @@ def test_a_budget_ends_with_the_last_round_that_it_pays_for(tmp_path: Path) -> N
         ledger.charge(round, "aa")
     assert not ledger.affords_a_round
     content = path.read_bytes()
-    with pytest.raises(BudgetSpentError, match="hospital 2 has spent its budget of epsilon 6"):
+    with pytest.raises(BudgetSpentError, match="hospital 2 has spent its privacy budget"):
         ledger.charge(5, "aa")
     with pytest.raises(BudgetSpentError):
         ledger.charge(4, "bb")

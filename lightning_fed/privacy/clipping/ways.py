@@ -44,6 +44,10 @@ class ClippedSums:
             )
         return GradSampleHooks(self.network, loss_reduction="sum", force_functorch=self.way == "functorch")
 
+    def set_bound(self, max_grad_norm: float) -> None:
+        """Clip to another norm from now on."""
+        self.max_grad_norm = self.hooks.max_grad_norm = max_grad_norm
+
     def backward(self, losses: Tensor) -> None:
         """From the losses (rows,) of a forward pass: the sum over examples of the mean over views."""
         self.network.zero_grad()
@@ -75,5 +79,7 @@ class ClippedSums:
         norms = torch.stack([squares_of(sample) for sample in samples]).sum(0).sqrt()
         norms = torch.where(torch.isfinite(norms), norms, torch.inf)
         coefficients = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        sums = (torch.einsum("i,i...->...", coefficients, without_erased(sample, coefficients)) for sample in samples)
+        sums = (
+            torch.einsum("i,i...->...", coefficients, without_erased(sample, coefficients)) for sample in samples
+        )
         return norms, zip(parameters, sums, strict=True)
