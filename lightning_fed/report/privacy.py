@@ -27,8 +27,8 @@ NOT_COVERED = (
 )
 ADJACENCY = {
     "image": "Blanked: the image is taken out and gives a zero gradient (add/remove adjacency); a picture "
-    "exchanged for any other, a black one included, is a replaced one. The hospitals' numbers of images are public, and the "
-    "unit is an image, not a patient.",
+    "exchanged for any other, a black one included, is a replaced one. The hospitals' numbers of images are "
+    "public, and the unit is an image, not a patient.",
     "hospital": "Blanked: the hospital's update is zero; replaced: it is any other's. Its number of images is "
     "private too, so all weights are equal or configured; what is shown of images here only a simulator knows.",
 }
