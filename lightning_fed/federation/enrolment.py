@@ -122,8 +122,10 @@ def _pinned_file(output: Path) -> Path:
 
 
 def _read_pinned(output: Path) -> list[str]:
-    """The public keys that a run made for itself, by hospital."""
+    """The public keys that a run made for itself, by hospital; none where it was killed before it had any."""
     path = _pinned_file(output)
+    if not path.exists() and not (output / "checkpoints").exists():
+        return []
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
         keys = [key for _, key in lines]

@@ -258,11 +258,13 @@ def test_a_run_keeps_the_keys_that_it_made_for_itself_and_another_run_makes_its_
     save_identities(tmp_path, made)
     again, none = enrol(SMALL, roster, tmp_path)
     assert (again, none) == (first, {})
+    assert len(enrol(SMALL, roster, tmp_path / "killed before it had any")[1]) == 5
     assert set(enrol(SMALL, roster)[0].secagg.identities).isdisjoint(first.secagg.identities)
 
 
 @pytest.mark.parametrize("text", [None, "", "0 zz\n", "1 " + "ab" * 32 + "\n", "\xff\n"])
 def test_a_run_whose_public_keys_are_gone_or_damaged_is_refused(tmp_path: Path, text: str | None) -> None:
+    (tmp_path / "checkpoints").mkdir()
     if text is not None:
         (tmp_path / "identities.txt").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=r"identities"):
