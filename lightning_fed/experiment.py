@@ -268,6 +268,13 @@ class Privacy:
         in_range("privacy", 0, 0.5, delta=self.delta)
         if not self.noise and self.mechanism != "update":
             raise InputError("privacy.noise: only mechanism 'update' runs without noise; leave it out")
+        if self.mechanism == "record" and self.sensitivity == "replace_one":
+            raise InputError(
+                "privacy.sensitivity 'replace_one' is of an update; under 'record' lower privacy.epsilon until "
+                "the replace-one epsilon in the report is what you want"
+            )
+        if self.mechanism == "update" and self.sample_rate is not None:
+            raise InputError("privacy.sample_rate: mechanism 'update' samples no images; leave it out")
         if self.guarantees and self.epsilon is None and self.noise_multiplier is None:
             raise InputError(
                 "privacy.epsilon: set the budget of the whole run, such as 6.0, or privacy.noise_multiplier"

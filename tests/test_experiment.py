@@ -7,7 +7,18 @@ import pytest
 
 from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
-from lightning_fed.experiment import Data, Dropout, Experiment, Faults, Federation, Loss, Model, SecAgg, Training
+from lightning_fed.experiment import (
+    Data,
+    Dropout,
+    Experiment,
+    Faults,
+    Federation,
+    Loss,
+    Model,
+    Privacy,
+    SecAgg,
+    Training,
+)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SECTIONS = {
@@ -105,6 +116,13 @@ def test_what_is_no_finite_number_is_refused(section: str, key: str, hint: Any, 
 def test_a_word_that_is_no_choice_is_refused_in_python_too(section: str, key: str) -> None:
     with pytest.raises(InputError, match=rf"^{section}\.{key} is 'neither': "):
         SECTIONS[section](**{key: "neither"})
+
+
+def test_settings_of_another_mechanism_are_refused() -> None:
+    with pytest.raises(InputError, match=r"privacy\.sensitivity 'replace_one' is of an update"):
+        Privacy(mechanism="record", epsilon=6.0, sensitivity="replace_one")
+    with pytest.raises(InputError, match=r"privacy\.sample_rate: mechanism 'update' samples no images"):
+        Privacy(mechanism="update", epsilon=6.0, sample_rate=0.1)
 
 
 def test_an_odd_width_is_refused() -> None:

@@ -27,7 +27,8 @@ def refuse_unbounded(network: nn.Module, images: Tensor, clipping: str) -> None:
             them. clipping: the way that is asked for.
 
     Raises:
-        InputError: one image can move the sum by more than C, or a buffer learns from the images.
+        InputError: its images cannot be taken apart, one of them can move the sum by more than C, or a buffer
+            learns from them.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -45,6 +46,12 @@ def refuse_unbounded(network: nn.Module, images: Tensor, clipping: str) -> None:
         alone = [_take(whole, network, images, [place])[1] for place in every]
     except NotImplementedError as error:
         raise no_gradients(error) from error
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0]  # of a user's own layers, or of Opacus, in any form
+        raise InputError(
+            f"model: privacy.clipping '{clipping}' cannot take its images apart ({reason}); use another clipping "
+            "or other layers"
+        ) from error
     refuse_other_buffers(buffers, network)
     longest = max(float(torch.linalg.vector_norm(one)) for one in alone)
     apart = float(torch.linalg.vector_norm(together - torch.stack(alone).sum(0)))

@@ -12,7 +12,7 @@ from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 STATUSES = {
     "completed": "completed",
-    "stopped_on_budget": "stopped: no hospital's privacy budget pays for another round",
+    "stopped_on_budget": "stopped: too few hospitals' privacy budgets pay for another round",
     "aborted": "aborted",
     None: "unfinished",
 }

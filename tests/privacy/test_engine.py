@@ -285,6 +285,24 @@ def test_a_network_that_mixes_images_is_refused(mixing: nn.Module, clipping: str
         refuse_unbounded(copy.deepcopy(mixing), images(3)[0], clipping)
 
 
+class TwoInputs(nn.Module):
+    """A layer that no way of clipping knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.Bilinear(192, 192, CLASSES)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.both(rows.flatten(1), rows.flatten(1))
+
+
+@pytest.mark.filterwarnings("ignore:privacy.clipping")
+@pytest.mark.parametrize(("network", "clipping"), [(UsedOutside(), "one_pass"), (TwoInputs(), "one_pass")])
+def test_a_network_that_a_way_of_clipping_cannot_take_is_one_line(network: nn.Module, clipping: str) -> None:
+    with pytest.raises(InputError, match=r"^model: .*cannot take its images apart .*; use another clipping"):
+        refuse_unbounded(copy.deepcopy(network), images(3)[0], clipping)
+
+
 def test_ghost_clipping_of_a_weight_that_is_used_outside_its_layer_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"one image can move the clipped sum by more than privacy\.max_grad_norm"

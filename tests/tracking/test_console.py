@@ -73,5 +73,5 @@ def test_each_round_tells_the_worst_hospitals_epsilon_until_then() -> None:
 def test_a_spent_budget_is_said_in_words() -> None:
     told = result_lines(replace(result(), status="stopped_on_budget"))[0]
     assert told.startswith(
-        "stopped, as no hospital's privacy budget pays for another round, after 3 rounds in 62 s"
+        "stopped, as too few hospitals' privacy budgets pay for another round, after 3 rounds in 62 s"
     )
