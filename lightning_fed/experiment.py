@@ -25,11 +25,17 @@ from lightning_fed.secagg.parameters import (
 
 GREATEST_SEED = 2**63 - 1
 MOST_SHARDS = 1024
-CHANGEABLE = ("ray", "tracking", "output")
+CHANGEABLE = ("ray", "tracking", "faults.max_failed_rounds")
+PLACES = ("output", "data.root", "data.download", "model.start")
 NO_ACCOUNTANTS = {
     "gdp": "a central limit, which can fall below the true epsilon, is no guarantee",
     "rdp": "it is shown beside prv, and would stop a run that prv calibrated before its end",
 }
+
+
+def may_change(key: str) -> bool:
+    """Whether a key, or a section, may change when a run goes on: no weight depends on it."""
+    return key != "ray.gpus_per_hospital" and f"{key}.".startswith(tuple(f"{name}." for name in CHANGEABLE))
 
 
 @dataclass(frozen=True)
@@ -587,12 +593,15 @@ class Experiment:
     @property
     def fingerprint(self) -> str:
         """A digest of all that a run's result depends on, so that a run goes on with the settings that it had."""
-        values = {key: value for key, value in self.as_dict().items() if key not in CHANGEABLE}
-        values["ray"] = {"gpus_per_hospital": self.ray.gpus_per_hospital}
-        values["data"] = {key: value for key, value in values["data"].items() if key not in ("root", "download")}
-        values["model"] = {key: value for key, value in values["model"].items() if key != "start"}
-        values["faults"] = {"dropout": values["faults"]["dropout"]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        sections = self.as_dict()
+        values = {
+            f"{name}.{key}": value
+            for name, section in sections.items()
+            if isinstance(section, dict)
+            for key, value in section.items()
+        } | {name: value for name, value in sections.items() if not isinstance(value, dict)}
+        kept = {key: value for key, value in values.items() if not may_change(key) and key not in PLACES}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """The experiment as nested plain values, in the order of `experiment.yaml`."""

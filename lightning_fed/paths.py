@@ -1,4 +1,4 @@
-"""Paths as a user types them."""
+"""Paths as a user types them, and folders that keep what was written into them."""
 
 from __future__ import annotations
 
@@ -9,3 +9,16 @@ from pathlib import Path
 def user_path(name: str | Path) -> Path:
     """A path with `~` read as the home folder; an unknown user's stays as it is, and is then not found."""
     return Path(os.path.expanduser(name))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new and renamed files of a folder survive a power loss.
+
+    Raises:
+        OSError: it cannot be opened or synced.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
-from lightning_fed.experiment import Experiment
+from lightning_fed.experiment import Experiment, may_change
 from lightning_fed.paths import user_path
 
-CHANGEABLE = ("ray.", "tracking.", "faults.max_failed_rounds.")
 SWITCHES = "--dry_run prints what would run and trains nothing; --resume FOLDER goes on with the run in FOLDER"
 
 
@@ -85,8 +84,7 @@ def resumed(folder: Path, words: Sequence[str]) -> Experiment:
         raise InputError(f"--resume {folder}: that run is complete; its result is in summary.json")
     for word in words:
         key = word.lstrip("-").split("=")[0]
-        fixed = not f"{key}.".startswith(CHANGEABLE) or key == "ray.gpus_per_hospital"
-        if word.startswith("--") and fixed:
+        if word.startswith("--") and not may_change(key):
             raise InputError(
                 f"--{key} cannot change in a resumed run; only ray.*, tracking.* and faults.max_failed_rounds can"
             )

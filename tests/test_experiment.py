@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import (
+    PLACES,
     Data,
     Dropout,
     Experiment,
@@ -18,6 +20,7 @@ from lightning_fed.experiment import (
     Privacy,
     SecAgg,
     Training,
+    may_change,
 )
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -245,3 +248,26 @@ def test_a_key_that_two_hospitals_have_is_refused() -> None:
 def test_a_loss_of_a_round_or_hospital_that_is_not_there_is_refused(round: int, hospital: int) -> None:
     with pytest.raises(InputError, match=r"faults\.dropout\.losses: hospital \d+ in round \d, but there are"):
         Experiment(faults=Faults(dropout=Dropout(losses=[Loss(round, hospital)])))
+
+
+LEAVES = [
+    (section, key)
+    for section, values in Experiment().as_dict().items()
+    if isinstance(values, dict)
+    for key in values
+]
+
+
+@pytest.mark.parametrize(("section", "key"), LEAVES, ids=lambda name: str(name))
+def test_the_fingerprint_is_of_all_that_a_result_depends_on(section: str, key: str) -> None:
+    changed = copy.deepcopy(Experiment())
+    object.__setattr__(getattr(changed, section), key, "another")
+    free = may_change(f"{section}.{key}") or f"{section}.{key}" in PLACES
+    assert (changed.fingerprint == Experiment().fingerprint) is free
+
+
+def test_what_may_change_when_a_run_goes_on() -> None:
+    assert all(map(may_change, ("ray", "ray.address", "tracking.name", "faults.max_failed_rounds")))
+    assert not any(map(may_change, ("ray.gpus_per_hospital", "rays", "faults", "faults.dropout.rate", "seed")))
+    assert Experiment(seed=7).fingerprint != Experiment().fingerprint
+    assert Experiment(output="elsewhere").fingerprint == Experiment().fingerprint

@@ -181,8 +181,8 @@ class Driver:
     def _able(self, number: int) -> set[int]:
         """The hospitals whose privacy budget pays for a round."""
         everybody = range(self.experiment.federation.hospitals)
-        if self.roster.doses is None:
-            return set(everybody)
+        if all(dose.most_steps is None for dose in self.roster.doses or ()):
+            return set(everybody)  # nobody has a budget
         answers = self._reach("affords", dict.fromkeys(everybody, (number,)))
         return {hospital for hospital in everybody if answers.get(hospital, True)}
 

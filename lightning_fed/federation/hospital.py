@@ -113,9 +113,8 @@ class Hospital:
         if self.protection is not None:
             permit = self.protection.begin(round, weights, state, anew)
             plan = self.protection.plan(permit) or plan
-            seed = int(
-                permit.stream("torch").words(1)[0] >> 1
-            )  # of a network's own dropout: the server may not know it
+            # Of a network's own dropout: the server may not know it.
+            seed = int(permit.stream("torch").words(1)[0] >> 1)
             self.protection.prepare(permit)
         self.images.plan = plan
         torch.manual_seed(seed)

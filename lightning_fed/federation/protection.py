@@ -20,6 +20,7 @@ from lightning_fed.privacy.digest import digest
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.ledger import Charge, Ledger
 from lightning_fed.privacy.streams import Secret, Stream
+from lightning_fed.privacy.update import add_noise, clip
 from lightning_fed.tracking.records import Spending
 
 
@@ -191,8 +192,6 @@ class UpdateProtection(Protection):
 
         To stop because of such an update would tell of it.
         """
-        from lightning_fed.privacy.update import add_noise, clip
-
         if not np.isfinite(update).all():
             update = np.zeros_like(update)
         privacy = self.experiment.privacy

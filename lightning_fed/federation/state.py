@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lightning_fed.errors import FederationError, InputError
+from lightning_fed.paths import sync_folder
 
 
 def write_whole(path: Path, content: Any) -> None:
@@ -27,18 +28,9 @@ def write_whole(path: Path, content: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise FederationError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_whole(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import logging
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -97,34 +97,7 @@ def epsilon(mechanism: PoissonGaussian, delta: float, accountant: str = "prv") -
         return _rdp(mechanism, delta)
     if accountant == "pld":
         return _pld(mechanism, delta, NeighboringRelation.ADD_OR_REMOVE_ONE)
-    return _prv(mechanism.rate, mechanism.noise_multiplier, (mechanism.steps,), delta)[0]
-
-
-def epsilon_by_steps(
-    rate: float, noise_multiplier: float, steps: Sequence[int], delta: float
-) -> tuple[float, ...]:
-    """Epsilon after each of several step counts, by `prv`, for the price of about one.
-
-    One mesh serves all, that of the greatest count, whose entry is that of `epsilon` to the bit. The mesh's error
-    grows with the root of the count (Gopi et al. 2021, section 5), so that it is smaller for each of the others,
-    though not always within a share of a very small epsilon.
-
-    Args:
-        steps: counts in any order.
-
-    Returns:
-        an upper bound for each count in their order; never falls as the count grows.
-
-    Raises:
-        InputError: a value out of range.
-    """
-    _check(delta)
-    mechanisms = [PoissonGaussian(rate, noise_multiplier, count) for count in steps]
-    trivial = {mechanism.steps: _trivial(mechanism, delta) for mechanism in mechanisms}
-    counts = tuple(sorted(count for count, known in trivial.items() if known is None))
-    found = dict(zip(counts, _prv(rate, noise_multiplier, counts, delta), strict=True)) if counts else {}
-    known = {count: value for count, value in trivial.items() if value is not None}
-    return tuple((known | found)[mechanism.steps] for mechanism in mechanisms)
+    return _prv(mechanism, delta)
 
 
 def epsilon_replace_one(mechanism: PoissonGaussian, delta: float) -> float:
@@ -370,58 +343,51 @@ class _Step:
 
 
 @lru_cache(maxsize=CACHED)
-def _prv(rate: float, noise_multiplier: float, counts: tuple[int, ...], delta: float) -> tuple[float, ...]:
-    """Upper bounds by PRV for rising counts, by the fallbacks where it cannot."""
-    mechanisms = [PoissonGaussian(rate, noise_multiplier, count) for count in counts]
-    bounds = _prv_on_fitting_mesh(mechanisms[-1], counts, delta)
-    if bounds is None:
-        bounds = [_fallback(mechanism, delta) for mechanism in mechanisms]
-    else:
-        bounds = [
-            min(bound, gaussian_epsilon(noise_multiplier, count, delta))
-            for bound, count in zip(bounds, counts, strict=True)
-        ]
-    return tuple(float(bound) for bound in np.minimum.accumulate(bounds[::-1])[::-1])
+def _prv(mechanism: PoissonGaussian, delta: float) -> float:
+    """An upper bound by PRV, by the fallbacks where it cannot."""
+    bound = _prv_on_fitting_mesh(mechanism, delta)
+    if bound is None:
+        return _fallback(mechanism, delta)
+    return min(bound, gaussian_epsilon(mechanism.noise_multiplier, mechanism.steps, delta))
 
 
-def _prv_on_fitting_mesh(last: PoissonGaussian, counts: tuple[int, ...], delta: float) -> list[float] | None:
+def _prv_on_fitting_mesh(mechanism: PoissonGaussian, delta: float) -> float | None:
     """PRV with an error that fits the result: guessed from RDP, mended once where the guess was too coarse."""
-    guess = _rdp(last, delta)
-    if not 0 < guess < GREATEST_LOSS or FFT_ERROR * last.steps > delta * DELTA_ERROR:
+    guess = _rdp(mechanism, delta)
+    if not 0 < guess < GREATEST_LOSS or FFT_ERROR * mechanism.steps > delta * DELTA_ERROR:
         return None
     error = min(EPSILON_ERROR, guess * RELATIVE_ERROR * 0.75)
-    bounds = _prv_on(_mesh(last, delta, error), last, counts, delta)
-    if bounds is None or error <= bounds[-1] * RELATIVE_ERROR:
-        return bounds
-    return _prv_on(_mesh(last, delta, bounds[-1] * RELATIVE_ERROR * 0.95), last, counts, delta)
+    bound = _prv_on(_mesh(mechanism, delta, error), mechanism, delta)
+    if bound is None or error <= bound * RELATIVE_ERROR:
+        return bound
+    return _prv_on(_mesh(mechanism, delta, bound * RELATIVE_ERROR * 0.95), mechanism, delta)
 
 
-def _mesh(last: PoissonGaussian, delta: float, epsilon_error: float) -> _Mesh | None:
+def _mesh(mechanism: PoissonGaussian, delta: float, epsilon_error: float) -> _Mesh | None:
     """The mesh of that error; None where it would need too many points or too great a range."""
     delta_error = delta * DELTA_ERROR
-    single = replace(last, steps=1)
-    reach = max(_rdp(last, delta_error / 4), _rdp(single, delta_error / 8 / last.steps), epsilon_error) + 3
-    width = epsilon_error / math.sqrt(last.steps * math.log(12 / delta_error) / 2)
+    single = replace(mechanism, steps=1)
+    reach = (
+        max(_rdp(mechanism, delta_error / 4), _rdp(single, delta_error / 8 / mechanism.steps), epsilon_error) + 3
+    )
+    width = epsilon_error / math.sqrt(mechanism.steps * math.log(12 / delta_error) / 2)
     if not (reach < GREATEST_LOSS and width > 0 and 2 * reach / width < MOST_POINTS):
         return None
     return _Mesh(width, 2 * next_fast_len(math.ceil(reach / width) + 1), delta_error)
 
 
-def _prv_on(
-    mesh: _Mesh | None, last: PoissonGaussian, counts: tuple[int, ...], delta: float
-) -> list[float] | None:
+def _prv_on(mesh: _Mesh | None, mechanism: PoissonGaussian, delta: float) -> float | None:
     if mesh is None:
         return None
-    prv = PoissonSubsampledGaussianPRV(last.rate, last.noise_multiplier)
+    prv = PoissonSubsampledGaussianPRV(mechanism.rate, mechanism.noise_multiplier)
     try:
         with _quiet():
             step: DiscretePRV = discretize(_Step(prv), mesh.domain)
-            powers = _Powers(step)
-            target = delta - mesh.delta_error - FFT_ERROR * last.steps
-            bounds = [powers.epsilon(count, target) + mesh.error(count) for count in counts]
+            target = delta - mesh.delta_error - FFT_ERROR * mechanism.steps
+            bound = _Powers(step).epsilon(mechanism.steps, target) + mesh.error(mechanism.steps)
     except (ArithmeticError, ValueError, RuntimeError, MemoryError):
         return None
-    return bounds if all(math.isfinite(bound) for bound in bounds) else None
+    return bound if math.isfinite(bound) else None
 
 
 class _Powers:

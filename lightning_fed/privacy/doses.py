@@ -10,7 +10,6 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.privacy.accounting import (
     PoissonGaussian,
     epsilon,
-    epsilon_by_steps,
     epsilon_replace_one,
     gaussian_epsilon,
 )
@@ -43,7 +42,8 @@ def doses_of(experiment: Experiment, sizes: Sequence[int]) -> tuple[Dose, ...] |
 
 def most_rounds(experiment: Experiment) -> int:
     """The most rounds that one hospital takes part in."""
-    return min(experiment.privacy.participations or math.inf, experiment.federation.rounds)  # type: ignore[return-value]
+    rounds = experiment.federation.rounds
+    return min(experiment.privacy.participations or rounds, rounds)
 
 
 def _record_dose(experiment: Experiment, size: int) -> Dose:
@@ -100,28 +100,17 @@ def epsilon_of(dose: Dose, steps: int, delta: float | None = None, accountant: s
     return epsilon(PoissonGaussian(dose.rate, dose.noise_multiplier, steps), at, accountant)
 
 
-def epsilon_curve(dose: Dose, rounds: int) -> tuple[float, ...]:
-    """Epsilon of a hospital after 0, 1, ... `rounds` of its rounds."""
-    counts = [dose.steps * done for done in range(rounds + 1)]
+def epsilon_if_blanked(dose: Dose, steps: int) -> float:
+    """Epsilon where an image, or a hospital, is blanked, whichever the noise was made for."""
+    if dose.adjacency == "zero_out":
+        return epsilon_of(dose, steps)
+    return gaussian_epsilon(2 * dose.noise_multiplier, steps, dose.delta)
+
+
+def epsilon_if_replaced(dose: Dose, steps: int) -> float:
+    """Epsilon where an image, or a hospital, is replaced by any other, whichever the noise was made for."""
+    if dose.adjacency == "replace_one":
+        return epsilon_of(dose, steps)
     if dose.unit == "hospital":
-        return tuple(gaussian_epsilon(dose.noise_multiplier, count, dose.delta) for count in counts)
-    return epsilon_by_steps(dose.rate, dose.noise_multiplier, counts, dose.delta)
-
-
-def epsilon_if_blanked(dose: Dose, steps: int, sensitivity: str = "zero_out") -> float:
-    """Epsilon where an image, or a hospital, is blanked; see `epsilon_if_replaced`."""
-    if dose.unit == "hospital" and sensitivity == "replace_one":
-        return gaussian_epsilon(2 * dose.noise_multiplier, steps, dose.delta)
-    return epsilon_of(dose, steps)
-
-
-def epsilon_if_replaced(dose: Dose, steps: int, sensitivity: str = "zero_out") -> float:
-    """Epsilon where an image, or a hospital, is replaced by any other instead of blanked.
-
-    Args:
-        sensitivity: to which the noise of an update was made.
-    """
-    if dose.unit == "hospital":
-        half = dose.noise_multiplier / (1 if sensitivity == "replace_one" else 2)
-        return gaussian_epsilon(half, steps, dose.delta)
+        return gaussian_epsilon(dose.noise_multiplier / 2, steps, dose.delta)
     return epsilon_replace_one(PoissonGaussian(dose.rate, dose.noise_multiplier, steps), dose.delta)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fed.errors import FederationError, InputError
+from lightning_fed.paths import sync_folder
 from lightning_fed.privacy.dose import Dose
 
 DIGITS = 32
@@ -168,7 +169,7 @@ class Ledger:
                     os.fsync(file.fileno())
                 if new:  # and so may be the hospital's folder, and that of all hospitals
                     for folder in self.path.parents[:3]:
-                        _sync_folder(folder)
+                        sync_folder(folder)
             except OSError as error:
                 raise FederationError(f"{self.path}: cannot be written ({error.strerror})") from error
         self.checks.append(check)
@@ -209,8 +210,9 @@ class Ledger:
         if self._sealed(content)[1] != check:
             raise ValueError("another check")
         if "charge" in content:
-            self._check(Charge(**content["charge"]))
-            self.charges.append(Charge(**content["charge"]))
+            charge = Charge(**content["charge"])
+            self._check(charge)
+            self.charges.append(charge)
         else:
             self.releases.append(Release(**content["release"]))
         self.checks.append(check)
@@ -226,10 +228,10 @@ class Ledger:
                 f"{self.path}: charged for each {charge.unit} under {charge.adjacency}, and now it would be each "
                 f"{dose.unit} under {dose.adjacency}; a run cannot change what it protects"
             )
-        if (charge.rate, charge.noise_multiplier) != (self.dose.rate, self.dose.noise_multiplier):
+        if (charge.rate, charge.noise_multiplier) != (dose.rate, dose.noise_multiplier):
             raise InputError(
                 f"{self.path}: charged for noise {charge.noise_multiplier:g} at rate {charge.rate:g}, and now it "
-                f"would be {self.dose.noise_multiplier:g} at {self.dose.rate:g}; a run cannot change its noise"
+                f"would be {dose.noise_multiplier:g} at {dose.rate:g}; a run cannot change its noise"
             )
 
 
@@ -240,11 +242,3 @@ def _is_cut_off(line: bytes) -> bool:
         return json.JSONDecoder().raw_decode(text)[1] == len(text)
     except ValueError:
         return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

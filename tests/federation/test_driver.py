@@ -10,8 +10,8 @@ import pytest
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.data.load import load_images
-from lightning_fed.errors import FederationError
-from lightning_fed.experiment import Data, Experiment, Federation, Model, Ray, Training
+from lightning_fed.errors import FederationError, InputError
+from lightning_fed.experiment import Data, Experiment, Federation, Model, Ray, Tracking, Training
 from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.driver import Driver
@@ -97,6 +97,14 @@ def test_a_new_driver_goes_on_from_the_checkpoint_and_evaluates_its_round_again(
     assert [record.round for record in rest] == [1, 2, 3]
     assert [record.released for record in rest] == [record.released for record in whole]
     assert np.array_equal(alone.model.weights, resumed.model.weights)
+
+
+def test_a_run_whose_experiment_was_changed_does_not_go_on(tmp_path: Path) -> None:
+    next(make_driver(SMALL, tmp_path).rounds())
+    changed = replace(SMALL, training=replace(SMALL.training, lr=0.5))
+    with pytest.raises(InputError, match=r"experiment\.yaml: it was changed after round 1; put the run's own"):
+        make_driver(changed, tmp_path).resume()
+    make_driver(replace(SMALL, tracking=Tracking(name="again")), tmp_path).resume()
 
 
 def test_the_test_split_is_read_for_the_last_model_only() -> None:

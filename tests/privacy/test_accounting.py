@@ -18,7 +18,6 @@ from lightning_fed.privacy import accounting
 from lightning_fed.privacy.accounting import (
     PoissonGaussian,
     epsilon,
-    epsilon_by_steps,
     epsilon_replace_one,
     gaussian_epsilon,
     gaussian_log_delta,
@@ -186,7 +185,6 @@ def test_a_bad_delta_is_named(delta: float) -> None:
     mechanism = PoissonGaussian(0.1, 1.0, 1)
     for ask in (
         lambda: epsilon(mechanism, delta),
-        lambda: epsilon_by_steps(0.1, 1.0, [1], delta),
         lambda: epsilon_replace_one(mechanism, delta),
         lambda: gaussian_epsilon(1.0, 1, delta),
     ):
@@ -213,38 +211,11 @@ def test_cheaper_with_noise_and_delta_dearer_with_rate_and_steps(
     assert epsilon(PoissonGaussian(rate, multiplier, math.ceil(steps * factor)), delta) >= cost * 0.995
 
 
-class TestBySteps:
-    counts = tuple(1000 * i // 25 for i in range(1, 26))
-
-    def test_each_count_is_an_upper_bound_close_to_its_own(self) -> None:
-        found = epsilon_by_steps(0.05, 1.5, self.counts, 1e-5)
-        for count, bound in zip(self.counts[::3], found[::3], strict=True):
-            mechanism = PoissonGaussian(0.05, 1.5, count)
-            assert epsilon(mechanism, 1e-5, "pld") * ALMOST <= bound <= epsilon(mechanism, 1e-5) * 1.005
-
-    def test_the_last_is_that_of_the_run_to_the_bit(self) -> None:
-        for rate, multiplier in ((0.05, 1.5), (0.2142, 1.858), (0.001, 20.0)):
-            last = epsilon_by_steps(rate, multiplier, self.counts, 1e-5)[-1]
-            assert last == epsilon(PoissonGaussian(rate, multiplier, 1000), 1e-5)
-
-    @settings(max_examples=8, deadline=None)
-    @given(
-        rate=st.floats(0.001, 1),
-        multiplier=st.floats(0.5, 20),
-        steps=st.lists(st.integers(0, 400), min_size=1, max_size=6),
-    )
-    def test_never_falls_and_stays_below_the_whole_run(
-        self, rate: float, multiplier: float, steps: list[int]
-    ) -> None:
-        found = epsilon_by_steps(rate, multiplier, steps, 1e-5)
-        assert len(found) == len(steps)
-        pairs = sorted(zip(steps, found, strict=True))
-        assert all(a[1] <= b[1] for a, b in itertools.pairwise(pairs))
-        assert all((cost == 0) if count == 0 else (cost >= 0) for count, cost in pairs)
-
-    def test_without_noise_or_steps(self) -> None:
-        assert epsilon_by_steps(0.1, 0.0, [2, 0, 1], 1e-5) == (math.inf, 0.0, math.inf)
-        assert epsilon_by_steps(0.1, 1.0, [], 1e-5) == ()
+def test_nothing_without_steps_and_everything_without_noise() -> None:
+    found = [
+        epsilon(PoissonGaussian(0.1, multiplier, steps), 1e-5) for multiplier, steps in ((0, 2), (0, 0), (1, 0))
+    ]
+    assert found == [math.inf, 0.0, 0.0]
 
 
 class TestReplaceOne:

@@ -263,3 +263,26 @@ def test_a_ledger_without_a_file_keeps_all_in_memory() -> None:
     ledger = opened(None)
     ledger.release(ledger.charge(1, "aa"), b"vector")
     assert ledger.spent == 3
+
+
+def test_two_that_write_one_ledger_are_told_apart(tmp_path: Path) -> None:
+    first, second = (opened(tmp_path / "ledger.jsonl") for _ in range(2))
+    first.charge(1, "aa")
+    with pytest.raises(FederationError, match=r"another process writes it"):
+        second.charge(1, "aa")
+    assert opened(tmp_path / "ledger.jsonl").spent == first.spent
+
+
+def test_each_charge_has_a_nonce_of_its_own_unless_it_must_repeat_from_the_seed() -> None:
+    drawn = {Ledger(None, 2, DOSE).charge(1, "aa").nonce for _ in range(5)}
+    assert len(drawn) == 5
+    assert Ledger(None, 2, DOSE, reproducible=True).charge(1, "aa").nonce == ""
+
+
+def test_a_ledger_that_lost_the_line_of_a_state_is_refused(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    opened(tmp_path / "ledger.jsonl").require(1, ledger.head)
+    lines = (tmp_path / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "ledger.jsonl").write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(InputError, match=r"put the hospital's ledger back"):
+        opened(tmp_path / "ledger.jsonl").require(1, ledger.head)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from lightning_fed.cli import main
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Data, Experiment, Privacy
+from lightning_fed.studies.single import refuse_private_start
 from tests.integration.conftest import words
 
 OWN = """
@@ -35,6 +39,20 @@ class Picky(nn.Module):
         ({"ray.gpus_per_hospital": 1}, "ray.gpus_per_hospital is 1"),
         ({"federation.server_optimizer": "Adamm"}, "did you mean 'Adam'?"),
         ({"federation.hospitals": 241}, "federation.hospitals is 241"),
+        ({"data.partition": "shards", "data.classes_per_hospital": 9}, "data.classes_per_hospital is 9"),
+        ({"federation.server_options": "{momentum: 0.9}"}, "there is no federation.server_optimizer"),
+        ({"secagg.protocol": "secagg_plus", "secagg.degree": 20}, "secagg.degree is 20"),
+        ({"model.start": "nowhere.ckpt"}, "does not start this network"),
+        (
+            {
+                "secagg.protocol": "secagg_plus",
+                "privacy.mechanism": "update",
+                "privacy.epsilon": 6,
+                "data.validation": 0,
+                "federation.weighting": "equal",
+            },
+            "secagg.clip is 4: it would cut noise",
+        ),
     ],
 )
 def test_a_run_that_cannot_start_leaves_no_folder(
@@ -64,3 +82,18 @@ def test_a_folder_with_another_run_s_leftovers_is_not_taken(
     assert main(["run", *words(tmp_path, ray__enabled=False)]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [leftover]
+
+
+@pytest.mark.parametrize(("name", "epsilon", "refused"), [("x", 6, True), ("x", None, False), ("y", 6, False)])
+def test_a_guarantee_does_not_start_from_weights_of_the_images_it_protects(
+    tmp_path: Path, name: str, epsilon: float | None, refused: bool
+) -> None:
+    (tmp_path / "experiment.yaml").write_text("data: {name: x}")
+    privacy = Privacy() if epsilon is None else Privacy(mechanism="record", epsilon=epsilon)
+    experiment = Experiment(data=Data(name=name, validation=0.0), privacy=privacy)
+    with (
+        pytest.raises(InputError, match=r"was trained on x, the images to be protected")
+        if refused
+        else nullcontext()
+    ):
+        refuse_private_start(experiment, tmp_path / "model.ckpt")

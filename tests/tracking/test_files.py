@@ -112,3 +112,11 @@ def test_a_write_leaves_the_new_text_alone(tmp_path: Path) -> None:
     write_text_whole(tmp_path / "a.json", "new")
     assert (tmp_path / "a.json").read_text() == "new"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_held_by_one_process_at_a_time(folder: RunFolder) -> None:
+    refused = pytest.raises(InputError, match=r"another process works on .*; end that one first")
+    with folder.held(), refused, folder.held():
+        pass
+    with folder.held():
+        pass
