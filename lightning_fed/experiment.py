@@ -226,25 +226,32 @@ class Privacy:
     Args:
         mechanism: `none` protects nothing. `record` protects each image: DP-SGD in the hospital (Abadi et al.
             2016). `update` protects each hospital: its clipped update with Gaussian noise (the paper's local DP).
+            `distributed` protects each image: a round is one step of DP-SGD at its public weights, whose noise the
+            hospitals share out and add as integers inside the SecAgg+ sum (Kairouz, Liu & Steinke 2021).
         epsilon, delta: budget of each hospital for the whole run, all rounds and steps; null epsilon needs
             `noise_multiplier`, and both give a run that stops when the budget is spent.
         noise: false adds none under `update`, as the paper's published code did; nothing is guaranteed then.
-        noise_multiplier: standard deviation of the noise over the sensitivity; null calibrates it to `epsilon`.
+        noise_multiplier: standard deviation of the noise over the sensitivity, under `distributed` of the noise
+            that is counted on in the sum; null calibrates it to `epsilon`.
         max_grad_norm: C, to which an image's gradient or a hospital's update is clipped.
         adjacency: neighbours differ in one image (for `update`: one hospital) that is there or is taken out, so
             that it gives a zero gradient (or update).
         sensitivity: of an update, C where a hospital is blanked (`zero_out`), 2 C where it is replaced by any
             other (`replace_one`, for hospitals that trust nobody).
-        sample_rate: chance of each image in each step of `record`; null takes `training.batch_size` over the
-            images. physical_batch_size: images in memory at once; noise is added once for each sampled batch.
+        sample_rate: chance of each image in each step; null takes `training.batch_size` over the images of the
+            hospital, under `distributed` of all hospitals.
+        physical_batch_size: images in memory at once; noise is added once for each sampled batch.
         clipping: `one_pass`, or Opacus's `hooks`, `ghost`, `functorch`.
         accountant: `prv` (Gopi et al. 2021) calibrates and enforces; `rdp` and PLD are shown beside it.
         participations: the most rounds that one hospital takes part in; null counts every round.
         reproducible: derive noise, sampling and rounding from `seed` and not from the operating system, so that a
             run repeats to the bit: for a simulation only, as whoever knows the seed can take the noise off.
+        distribution: of the integers that `distributed` adds: `skellam` (Agarwal et al. 2021) or
+            `discrete_gaussian`, which needs less noise for the same epsilon, as a sharper bound is known for it.
+        colluding_hospitals: that may tell the server their noise, so that it is not counted on.
     """
 
-    mechanism: Literal["none", "record", "update"] = "none"
+    mechanism: Literal["none", "record", "update", "distributed"] = "none"
     epsilon: float | None = None
     delta: float = 1.9e-4
     noise: bool = True
@@ -258,6 +265,8 @@ class Privacy:
     accountant: Literal["prv"] = "prv"
     participations: int | None = None
     reproducible: bool = False
+    distribution: Literal["skellam", "discrete_gaussian"] = "skellam"
+    colluding_hospitals: int = 1
 
     def __post_init__(self) -> None:
         if str(self.accountant) in NO_ACCOUNTANTS:
@@ -274,10 +283,11 @@ class Privacy:
         in_range("privacy", 0, 0.5, delta=self.delta)
         if not self.noise and self.mechanism != "update":
             raise InputError("privacy.noise: only mechanism 'update' runs without noise; leave it out")
-        if self.mechanism == "record" and self.sensitivity == "replace_one":
+        not_negative("privacy", colluding_hospitals=self.colluding_hospitals)
+        if self.by_images and self.sensitivity == "replace_one":
             raise InputError(
-                "privacy.sensitivity 'replace_one' is of an update; under 'record' lower privacy.epsilon until "
-                "the replace-one epsilon in the report is what you want"
+                f"privacy.sensitivity 'replace_one' is of an update; under '{self.mechanism}' lower "
+                "privacy.epsilon until the replace-one epsilon in the report is what you want"
             )
         if self.mechanism == "update" and self.sample_rate is not None:
             raise InputError("privacy.sample_rate: mechanism 'update' samples no images; leave it out")
@@ -290,6 +300,11 @@ class Privacy:
     def guarantees(self) -> bool:
         """Whether noise is added at all."""
         return self.mechanism != "none" and self.noise
+
+    @property
+    def by_images(self) -> bool:
+        """Whether each image is protected, by steps over Poisson samples."""
+        return self.mechanism in ("record", "distributed")
 
     @property
     def deviation_per_multiplier(self) -> float:
@@ -360,6 +375,11 @@ class SecAgg:
             return decide(federation.cohort_size, self.assumption(federation), self.degree, self.threshold)
         except UnsafeParametersError as error:
             raise InputError(f"secagg: {error}") from error
+
+    def least_survivors(self, federation: Federation) -> int:
+        """The fewest hospitals whose sum any of them helps to open."""
+        threshold = self.parameters(federation).threshold
+        return max(self.min_survivors or threshold, threshold, SMALLEST_COHORT)
 
     def warning(self, federation: Federation) -> str | None:
         """What is wrong with parameters that run by `allow_unsafe`; None where nothing is."""
@@ -564,8 +584,10 @@ class Experiment:
 
     def _check_privacy(self) -> None:
         privacy = self.privacy
-        if privacy.mechanism != "record" and self.training.views > 1:
-            raise InputError("training.views: only privacy.mechanism 'record' averages views; set it to 1")
+        if not privacy.by_images and self.training.views > 1:
+            raise InputError(
+                "training.views: only privacy.mechanism 'record' and 'distributed' average views; set it to 1"
+            )
         if not privacy.guarantees:
             return
         if self.data.validation:
@@ -583,12 +605,64 @@ class Experiment:
                 "federation.weighting is 'images': under update-level privacy a hospital's count is private too; "
                 "set it to equal, or give federation.weights"
             )
+        if privacy.mechanism == "distributed":
+            self._check_distributed()
         if privacy.clipping == "ghost" and self.training.precision != "32-true":
             raise InputError("privacy.clipping 'ghost' takes norms in half precision; use one_pass, or 32-true")
         if privacy.clipping == "ghost" and self.training.views > 1:
             raise InputError(
                 "privacy.clipping 'ghost' clips single rows; use one_pass or hooks with training.views"
             )
+
+    def _check_distributed(self) -> None:
+        """Raise unless a round is one step at public weights inside a sum that holds enough noise."""
+        federation, secagg = self.federation, self.secagg
+        if secagg.protocol != "secagg_plus":
+            raise InputError(
+                f"secagg.protocol is '{secagg.protocol}': under privacy.mechanism 'distributed' a hospital's own "
+                "noise is a share only; set it to secagg_plus"
+            )
+        if federation.local_steps is None:
+            raise InputError(
+                "federation.local_steps: under privacy.mechanism 'distributed' a round takes its gradients at the "
+                "round's public weights; set it to 1 (more adds further samples at the same weights)"
+            )
+        if federation.strategy != "fedavg" or federation.server_optimizer is not None:
+            raise InputError(
+                "federation.strategy, federation.server_optimizer: under privacy.mechanism 'distributed' the "
+                "server takes the step by training.optimizer; leave them out"
+            )
+        if federation.weights or self.training.reset_optimizer_state:
+            raise InputError(
+                "federation.weights, training.reset_optimizer_state: under privacy.mechanism 'distributed' sums "
+                "are added as they are and hospitals have no optimizer; leave them out"
+            )
+        parameters = secagg.parameters(federation)
+        if not parameters.complete:
+            raise InputError(
+                f"secagg.degree is {parameters.degree}: under privacy.mechanism 'distributed' all must agree on "
+                f"who is in the sum; set it to {parameters.hospitals - 1}, every other hospital"
+            )
+        warning = secagg.warning(federation)
+        if warning is not None:
+            raise InputError(f"{warning}; under privacy.mechanism 'distributed' leave allow_unsafe out")
+        colluding = self.privacy.colluding_hospitals
+        assumed = max(secagg.assumption(federation).corrupt(parameters.hospitals), 1)
+        if colluding > assumed:
+            raise InputError(
+                f"privacy.colluding_hospitals is {colluding}, but secagg.adversary_rate counts on {assumed} of "
+                f"{parameters.hospitals}; set that to {colluding / parameters.hospitals:.3g} or more"
+            )
+        if self.counted_survivors < 1:
+            raise InputError(
+                f"privacy.colluding_hospitals is {colluding}: nobody's noise is left of the "
+                f"{secagg.least_survivors(federation)} that a sum must hold; raise secagg.min_survivors"
+            )
+
+    @property
+    def counted_survivors(self) -> int:
+        """Hospitals whose noise is in every opened sum and that do not collude."""
+        return self.secagg.least_survivors(self.federation) - self.privacy.colluding_hospitals
 
     @property
     def fingerprint(self) -> str:

@@ -13,10 +13,13 @@ from lightning_fed.federation.enrolment import directory_of, encoding_of, terms_
 from lightning_fed.federation.faults import LAST_BEFORE_UPLOAD, uploads
 from lightning_fed.federation.strategy import mean_update
 from lightning_fed.models.vector import Vector
+from lightning_fed.privacy.dose import Dose
 from lightning_fed.secagg.additive import add_up
 from lightning_fed.secagg.conductor import LOST_AT, STAGES, Conductor
 from lightning_fed.secagg.errors import RoundAbortedError
+from lightning_fed.secagg.integers import IntegerSum
 from lightning_fed.secagg.keys import Directory
+from lightning_fed.secagg.masks import Words
 from lightning_fed.secagg.messages import Terms
 from lightning_fed.secagg.parameters import SMALLEST_COHORT
 from lightning_fed.secagg.quantise import Encoding
@@ -29,9 +32,13 @@ Reach = Callable[[str, Mapping[int, tuple[Any, ...]]], Mapping[int, Any]]
 """Call a method of hospitals' sites with arguments by hospital; results by hospital, without the lost ones."""
 
 
+MeanOf = Callable[[Words, tuple[int, ...]], Vector]
+"""From an opened sum and the hospitals in it to their mean update, or gradient, float32 (parameters,)."""
+
+
 @dataclass(frozen=True)
 class Aggregate:
-    """A round's mean update.
+    """A round's mean update, or gradient.
 
     Args:
         mean: float32 (parameters,), weighted as the experiment says. counted: the hospitals in it, ascending.
@@ -135,11 +142,13 @@ class SecAggPlus:
 
     Args:
         terms, directory: of the experiment. rounds: of the whole run. shards: the aggregator.
-        reach: calls `secagg` at the hospitals' sites.
+        reach: calls `secagg` at the hospitals' sites. mean_of: an opened sum and its survivors -> their mean.
     """
 
-    def __init__(self, terms: Terms, directory: Directory, rounds: int, shards: Shards, reach: Reach) -> None:
-        self.terms, self.rounds, self.shards, self.reach = terms, rounds, shards, reach
+    def __init__(
+        self, terms: Terms, directory: Directory, rounds: int, shards: Shards, reach: Reach, mean_of: MeanOf
+    ) -> None:
+        self.terms, self.rounds, self.shards, self.reach, self.mean_of = terms, rounds, shards, reach, mean_of
         self.conductor = Conductor(terms, directory, self._ask)
         self.session: Session | None = None
         self.outside: dict[int, str] = {}
@@ -203,7 +212,7 @@ class SecAggPlus:
         session, self.session = self.session, None
         unmasking = self.conductor.open(session, self._round, self._uploaded)
         total = self.shards.open(unmasking.masks)
-        mean, _ = self.terms.encoding.decode(total, len(unmasking.survivors))
+        mean = self.mean_of(total, unmasking.survivors)
         self.session = session
         return Aggregate(mean, unmasking.survivors)
 
@@ -271,19 +280,51 @@ class AdditiveAggregation:
         return Aggregate(mean, tuple(self._expected))
 
 
-def open_aggregation(experiment: Experiment, parameters: int, crew: Crew, slots: int, reach: Reach) -> Aggregation:
+def mean_update_of(encoding: Encoding) -> MeanOf:
+    """The weighted mean of quantised updates."""
+
+    def decode(total: Words, survivors: tuple[int, ...]) -> Vector:
+        return encoding.decode(total, len(survivors))[0]
+
+    return decode
+
+
+def mean_gradient_of(encoding: IntegerSum, doses: Sequence[Dose], max_grad_norm: float) -> MeanOf:
+    """The sum of noised gradients over the public nominal batch of the hospitals that are in it."""
+    from lightning_fed.privacy.joint import mean_gradient  # SciPy, which other mechanisms do not need
+
+    def decode(total: Words, survivors: tuple[int, ...]) -> Vector:
+        batch = sum(doses[hospital].batch * doses[hospital].steps for hospital in survivors)
+        return mean_gradient(encoding.decode(total), max_grad_norm, doses[survivors[0]], batch)
+
+    return decode
+
+
+def open_aggregation(
+    experiment: Experiment,
+    parameters: int,
+    doses: Sequence[Dose] | None,
+    crew: Crew,
+    slots: int,
+    reach: Reach,
+) -> Aggregation:
     """The protocol that an experiment asks for, with its aggregator.
 
     Args:
-        experiment: enrolled. parameters: length of an update. crew: has the aggregator's shards.
-        slots: how much work runs at the same time. reach: calls the hospitals' sites.
+        experiment: enrolled. parameters: length of an update. doses: of the hospitals. crew: has the aggregator's
+            shards. slots: how much work runs at the same time. reach: calls the hospitals' sites.
     """
     if experiment.secagg.protocol == "plain":
         return PlainAggregation(crew.fetch)
     if experiment.secagg.protocol == "additive":
         encoding = encoding_of(experiment)
         return AdditiveAggregation(encoding, encoding.length(parameters), reach)
-    terms = terms_of(experiment, parameters)
+    terms = terms_of(experiment, parameters, doses[0] if doses else None)
     useful = max(1, min(terms.length // WORDS_OF_A_SHARD, slots))
     shards = crew.open_shards(experiment.secagg.shards or useful)
-    return SecAggPlus(terms, directory_of(experiment), experiment.federation.rounds, shards, reach)
+    if isinstance(terms.encoding, IntegerSum):
+        assert doses is not None
+        mean_of = mean_gradient_of(terms.encoding, doses, experiment.privacy.max_grad_norm)
+    else:
+        mean_of = mean_update_of(terms.encoding)
+    return SecAggPlus(terms, directory_of(experiment), experiment.federation.rounds, shards, reach, mean_of)

@@ -19,7 +19,7 @@ from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
 from lightning_fed.federation.faults import dropouts
-from lightning_fed.federation.protection import epsilon_spent, ledger_of
+from lightning_fed.federation.protection import epsilon_after, ledger_of
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.strategy import GlobalModel, choose_cohort
 from lightning_fed.privacy.ledger import Ledger
@@ -79,7 +79,7 @@ class Driver:
         self.dispatcher = Dispatcher(crew)
         self.model = model
         self.aggregation = open_aggregation(
-            experiment, len(model.weights), crew, self.dispatcher.slots, self._reach
+            experiment, len(model.weights), roster.doses, crew, self.dispatcher.slots, self._reach
         )
         self.done: TrainedRound | None = None
         self.stopped_on_budget = False
@@ -207,6 +207,11 @@ class Driver:
             ledger.require(self._last_rounds[hospital])
         return ledger
 
+    def _spend(self, hospital: int, steps: int) -> None:
+        """Note the epsilon of so many charged releases; done here, where equal hospitals ask once."""
+        if self.experiment.privacy.guarantees and self.roster.doses is not None:
+            self._epsilons[hospital] = epsilon_after(self.roster.doses[hospital], steps)
+
     def _start_round(self, number: int, able: set[int], evaluation: Evaluation | None) -> OpenRound:
         """Queue the round: as many fits as there is room for, the last round's evaluation, the other fits."""
         experiment = self.experiment
@@ -242,8 +247,8 @@ class Driver:
             round.reports[hospital] = report
             round.trained = time.perf_counter()
             self._last_rounds[hospital] = round.number
-            if report.spending is not None and report.spending.epsilon is not None:
-                self._epsilons[hospital] = report.spending.epsilon
+            if report.spending is not None:
+                self._spend(hospital, report.spending.steps)
             weight = self.experiment.federation.weight(hospital, report.images)
             self.aggregation.take(hospital, weight, result[1:])
             self.on_fit(report)
@@ -253,7 +258,7 @@ class Driver:
                 raise FederationError(reason)
             round.waiting.discard(hospital)
             if self.experiment.privacy.guarantees:  # it may have charged the round before it was lost
-                self._epsilons[hospital] = epsilon_spent(self._ledger(hospital))
+                self._spend(hospital, self._ledger(hospital).spent)
 
         arguments = (hospital, round.number, weights, parts)
         return Job(self.roster.site_of[hospital], "fit", arguments, arrived, apart=parts, lost=lost)
@@ -312,7 +317,7 @@ class Driver:
                 round.failed = str(error)
             else:
                 self._failed_in_a_row = 0
-                self.model.advance(aggregate.mean)
+                self.model.advance(aggregate.mean, round.number)
                 if not np.isfinite(self.model.weights).all():
                     raise DivergedError(
                         f"round {round.number}: the weights are not finite any more; lower training.lr"

@@ -10,8 +10,10 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.state import HospitalStates
+from lightning_fed.privacy.dose import Dose
 from lightning_fed.secagg.answers import AnsweredRounds
 from lightning_fed.secagg.client import Client, Self
+from lightning_fed.secagg.integers import IntegerSum
 from lightning_fed.secagg.keys import Directory, Identity
 from lightning_fed.secagg.messages import Terms
 from lightning_fed.secagg.quantise import Encoding
@@ -51,7 +53,7 @@ def enrol(experiment: Experiment, roster: Roster, output: Path | None = None) ->
         identities = {member.hospital: Identity() for member in roster.members}
         pinned = [identity.public.hex() for identity in identities.values()]
     settled = replace(experiment, secagg=replace(experiment.secagg, max_weight=greatest, identities=pinned))
-    encoding_of(settled)
+    ring_of(settled, roster.doses[0] if roster.doses else None)
     return settled, identities
 
 
@@ -76,20 +78,42 @@ def encoding_of(experiment: Experiment) -> Encoding:
         raise InputError(str(error)) from error
 
 
-def terms_of(experiment: Experiment, parameters: int) -> Terms:
+def ring_of(experiment: Experiment, dose: Dose | None = None) -> Encoding | IntegerSum:
+    """How what this experiment's hospitals send becomes numbers of a ring.
+
+    Args:
+        dose: of any hospital, None without a mechanism.
+
+    Raises:
+        InputError: the sum of a cohort could wrap.
+    """
+    if dose is None or dose.joint is None:
+        return encoding_of(experiment)
+    from lightning_fed.privacy.joint import greatest_sum  # SciPy, which other mechanisms do not need
+
+    greatest = greatest_sum(dose, experiment.federation.rounds)
+    try:
+        return IntegerSum(dose.joint.hospitals, greatest)
+    except ValueError as error:
+        raise InputError(
+            f"privacy.mechanism 'distributed': {error}; take smaller batches, less noise or a smaller network"
+        ) from error
+
+
+def terms_of(experiment: Experiment, parameters: int, dose: Dose | None = None) -> Terms:
     """What every party of this experiment knows without being told.
 
     Args:
-        parameters: length of an update.
+        parameters: length of an update. dose: of any hospital, None without a mechanism.
     """
-    encoding, secagg, federation = encoding_of(experiment), experiment.secagg, experiment.federation
+    encoding, secagg, federation = ring_of(experiment, dose), experiment.secagg, experiment.federation
     agreed = secagg.parameters(federation)
     dropped = secagg.assumption(federation).dropped(agreed.hospitals)
     return Terms(
         agreed,
         encoding,
         encoding.length(parameters),
-        secagg.min_survivors or agreed.threshold,
+        secagg.least_survivors(federation),
         secagg.rounds_per_setup,
         least_advertised=0 if agreed.complete else agreed.hospitals - dropped,
         rounds=federation.rounds,
@@ -171,11 +195,11 @@ def _identity_file(output: Path, hospital: int) -> Path:
     return output / "hospitals" / str(hospital) / "identity.key"
 
 
-def upload_bytes(experiment: Experiment, parameters: int) -> int:
+def upload_bytes(experiment: Experiment, parameters: int, dose: Dose | None = None) -> int:
     """Bytes of vectors that one hospital sends in a round."""
     if experiment.secagg.protocol == "plain":
         return 4 * parameters
-    encoding = encoding_of(experiment)
+    encoding = ring_of(experiment, dose)
     length = encoding.length(parameters)
     if experiment.secagg.protocol == "secagg_plus":
         return packed_bytes(length, encoding.ring_bits)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import copy
-import signal
 import time
-import warnings
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 
 from lightning_fed.data.datamodule import Batches, HospitalData, Plan
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.local_training import FollowSchedule, ProximalPull, TellEngine
+from lightning_fed.federation.local_work import LocalGradients, LocalTraining, LocalWork
 from lightning_fed.federation.protection import Permit, Protection
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
-from lightning_fed.models.schedule import Schedule
-from lightning_fed.models.vector import Vector, load_vector, to_vector
+from lightning_fed.models.vector import Vector, load_vector
 from lightning_fed.seeds import derive
 from lightning_fed.tracking.records import FitReport
 
@@ -28,8 +22,7 @@ from lightning_fed.tracking.records import FitReport
 class Hospital:
     """Trains the global model on its own images, round by round.
 
-    The module, its optimizer and the images live as long as the hospital; a Lightning Trainer is made for
-    each round. A unit test builds one without Ray.
+    The module, its optimizer and the images live as long as the hospital. A unit test builds one without Ray.
 
     Args:
         number: from 0. experiment: the whole run's. images: this hospital's rows of the shared pixels.
@@ -49,6 +42,8 @@ class Hospital:
     ) -> None:
         self.number, self.experiment, self.images, self.states = number, experiment, images, states
         self.classifier, self.protection = classifier, protection
+        kind = LocalGradients if experiment.privacy.mechanism == "distributed" else LocalTraining
+        self.work: LocalWork = kind(experiment, classifier, images)
         self.optimizer = classifier.configure_optimizers()
         self._fresh = copy.deepcopy(self.optimizer.state_dict())
         self.update: Vector | None = None
@@ -118,52 +113,16 @@ class Hospital:
             self.protection.prepare(permit)
         self.images.plan = plan
         torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PossibleUserWarning)  # of loaders without worker processes
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 under torch 2.15
-            self._train(self._trainer(round, plan))
-        update = to_vector(self.classifier.network) - weights
+        made = self.work.do(round, plan, weights)
         if self.protection is not None and permit is not None:
-            update = self.protection.protect(permit, update)
-        return update, permit
+            made = self.protection.protect(permit, made)
+        return made, permit
 
     def take_update(self) -> Vector:
         """The last round's update (parameters,), once: the hospital keeps no copy."""
         update, self.update = self.update, None
         assert update is not None, "a hospital trains before it sends"
         return update
-
-    def _train(self, trainer: pl.Trainer) -> None:
-        interrupt = signal.getsignal(signal.SIGINT)
-        try:
-            trainer.fit(self.classifier, datamodule=self.images)
-        except SystemExit as error:
-            signal.signal(signal.SIGINT, interrupt)  # Lightning leaves it ignored
-            raise KeyboardInterrupt from error  # Lightning makes an exit of Ctrl-C; it is the driver's to handle
-
-    def _trainer(self, round: int, plan: Batches) -> pl.Trainer:
-        experiment = self.experiment
-        callbacks: list[pl.Callback] = [
-            FollowSchedule(Schedule(experiment.training, experiment.federation.rounds), round, plan)
-        ]
-        if self.classifier.example_wise is not None:
-            callbacks.append(TellEngine(self.classifier.example_wise, plan))
-        if experiment.federation.strategy == "fedprox":
-            callbacks.append(ProximalPull(experiment.federation.proximal_mu))
-        on_gpu = experiment.ray.gpus_per_hospital > 0
-        return pl.Trainer(
-            accelerator="gpu" if on_gpu else "cpu",
-            devices=1,
-            precision=experiment.training.precision,
-            max_epochs=1,
-            callbacks=callbacks,
-            deterministic="warn" if on_gpu else None,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[LightningEnvironment()],  # a hospital is one process, whatever cluster it stands in
-        )
 
     def restore(self, round: int) -> None:
         """Take up the state that this hospital had at the end of `round`, the last one that it trained in.

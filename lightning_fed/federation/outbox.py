@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_fed.errors import DivergedError
 from lightning_fed.experiment import Experiment
@@ -15,6 +17,7 @@ from lightning_fed.models.vector import Vector
 from lightning_fed.secagg.additive import additive_shares
 from lightning_fed.secagg.client import Client
 from lightning_fed.secagg.errors import ProtocolError
+from lightning_fed.secagg.integers import IntegerSum
 from lightning_fed.secagg.keys import derive_key
 from lightning_fed.secagg.masks import KEY_BYTES, Words
 from lightning_fed.secagg.parameters import SMALLEST_COHORT
@@ -52,13 +55,17 @@ class PlainOutbox:
         return Parcel((update,))
 
 
+Encode = Callable[[int, NDArray[Any], int], tuple[Words, int]]
+"""Round, update (parameters,) and weight -> numbers modulo 2^32 and how many coordinates were cut."""
+
+
 class _Encoder:
     """An update and its weight as integers; the rounding is drawn as the experiment says."""
 
     def __init__(self, experiment: Experiment, hospital: int, encoding: Encoding) -> None:
         self.experiment, self.hospital, self.encoding = experiment, hospital, encoding
 
-    def __call__(self, round: int, update: Vector, weight: int) -> tuple[Words, int]:
+    def __call__(self, round: int, update: NDArray[Any], weight: int) -> tuple[Words, int]:
         if not np.isfinite(update).all():
             raise DivergedError(f"round {round}: an update is not finite any more; lower training.lr")
         return self.encoding.encode(update, weight, self._rounding_key(round))
@@ -70,6 +77,16 @@ class _Encoder:
         return derive_key(secret, b"lightning-fed", f"rounding {self.hospital} {round}".encode(), KEY_BYTES)
 
 
+class _WholeNumbers:
+    """Whole numbers with their noise, which are added as they are."""
+
+    def __init__(self, encoding: IntegerSum) -> None:
+        self.encoding = encoding
+
+    def __call__(self, round: int, update: NDArray[Any], weight: int) -> tuple[Words, int]:
+        return self.encoding.encode(update), 0
+
+
 class MaskedOutbox:
     """A slice of the masked vector for each aggregator shard.
 
@@ -79,7 +96,12 @@ class MaskedOutbox:
 
     def __init__(self, experiment: Experiment, client: Client) -> None:
         self.client = client
-        self._encode = _Encoder(experiment, client.me.hospital, client.me.terms.encoding)
+        encoding = client.me.terms.encoding
+        self._encode: Encode = (
+            _WholeNumbers(encoding)
+            if isinstance(encoding, IntegerSum)
+            else _Encoder(experiment, client.me.hospital, encoding)
+        )
 
     def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
         """Packed slices, uint8; nothing of the update is left in clear."""

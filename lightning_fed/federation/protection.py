@@ -6,11 +6,13 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lightning_fed.data.datamodule import DrawnPlan
 from lightning_fed.experiment import Experiment
@@ -19,9 +21,13 @@ from lightning_fed.models.vector import Vector
 from lightning_fed.privacy.digest import digest
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.ledger import Charge, Ledger
+from lightning_fed.privacy.steps import StepDiagnostics
 from lightning_fed.privacy.streams import Secret, Stream
 from lightning_fed.privacy.update import add_noise, clip
 from lightning_fed.tracking.records import Spending
+
+Integers = NDArray[np.int64]
+Sum = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,12 @@ def ledger_of(output: Path | None, hospital: int, dose: Dose, reproducible: bool
     return Ledger(path, hospital, dose, reproducible)
 
 
-def epsilon_spent(ledger: Ledger) -> float:
-    """Epsilon of all that a ledger was charged for."""
+@lru_cache(maxsize=4096)
+def epsilon_after(dose: Dose, steps: int) -> float:
+    """Epsilon of a hospital that was charged for so many releases."""
     from lightning_fed.privacy.doses import epsilon_of  # SciPy, which a run without a mechanism does not need
 
-    return epsilon_of(ledger.dose, ledger.spent)
+    return epsilon_of(dose, steps)
 
 
 class Protection(ABC):
@@ -105,16 +112,25 @@ class Protection(ABC):
         """Before the training."""
 
     @abstractmethod
-    def protect(self, permit: Permit, update: Vector) -> Vector:
-        """What is let out of an update (parameters,)."""
+    def protect(self, permit: Permit, made: Any) -> Vector | Integers:
+        """What is let out (parameters,) of what the local work made."""
 
     @abstractmethod
     def spending(self) -> Spending:
         """What was spent, after the round."""
 
-    def release(self, permit: Permit, released: Vector) -> bool:
+    def release(self, permit: Permit, released: Vector | Integers) -> bool:
         """Note what is about to leave; False where it must not, since something else left for the same charge."""
         return self.ledger.release(permit.charge, released.tobytes())
+
+
+def draw_samples(experiment: Experiment, images: int, dose: Dose, permit: Permit) -> DrawnPlan:
+    """A round's Poisson samples: each image in each of them by a chance of its own."""
+    drawn, charge = permit.stream("sampling"), permit.charge
+    draws = tuple(np.flatnonzero(drawn.uniform(images) < dose.rate) for _ in range(dose.steps))
+    views = experiment.training.views
+    load = max(1, experiment.privacy.physical_batch_size // views)
+    return DrawnPlan(draws, images, load, views, experiment.seed, charge.hospital, charge.round)
 
 
 class RecordProtection(Protection):
@@ -143,20 +159,15 @@ class RecordProtection(Protection):
         classifier.optimizer, classifier.example_wise = self.engine.optimizer, self.engine
 
     def plan(self, permit: Permit) -> DrawnPlan:
-        """Poisson samples: each image in each step by a chance of its own."""
-        drawn = permit.stream("sampling")
-        draws = tuple(np.flatnonzero(drawn.uniform(self.images) < self.dose.rate) for _ in range(self.dose.steps))
-        views = self.experiment.training.views
-        load = max(1, self.experiment.privacy.physical_batch_size // views)
-        charge = permit.charge
-        return DrawnPlan(draws, self.images, load, views, self.experiment.seed, charge.hospital, charge.round)
+        """Poisson samples."""
+        return draw_samples(self.experiment, self.images, self.dose, permit)
 
     def prepare(self, permit: Permit) -> None:
         """Hand the round's noise to the engine."""
         self._before = self.ledger.spent - permit.charge.steps
         self.engine.begin_round(permit.stream("noise"), self._before)
 
-    def protect(self, permit: Permit, update: Vector) -> Vector:
+    def protect(self, permit: Permit, made: Vector) -> Vector:
         """The update as it is: its noise came with each step.
 
         Raises:
@@ -167,13 +178,11 @@ class RecordProtection(Protection):
         taken = self.engine.steps_accounted - self._before
         if taken != permit.charge.steps:
             raise RuntimeError(f"{taken} noised steps where {permit.charge.steps} were charged")
-        return update
+        return made
 
     def spending(self) -> Spending:
-        """Steps and epsilon, and what the steps looked like."""
-        seen = self.engine.optimizer.diagnostics
-        epsilon = epsilon_spent(self.ledger)
-        return Spending(self.ledger.spent, epsilon, seen.clipped, seen.median_norm, seen.signal_to_noise)
+        """Steps, and what they looked like."""
+        return spending_of(self.ledger, self.engine.optimizer.diagnostics)
 
 
 class UpdateProtection(Protection):
@@ -187,13 +196,12 @@ class UpdateProtection(Protection):
     def prepare(self, permit: Permit) -> None:
         """Nothing."""
 
-    def protect(self, permit: Permit, update: Vector) -> Vector:
+    def protect(self, permit: Permit, made: Vector) -> Vector:
         """The clipped update with its noise; noise alone where the update is not finite.
 
         To stop because of such an update would tell of it.
         """
-        if not np.isfinite(update).all():
-            update = np.zeros_like(update)
+        update = made if np.isfinite(made).all() else np.zeros_like(made)
         privacy = self.experiment.privacy
         clipped, norm = clip(update, privacy.max_grad_norm)
         deviation = self.dose.noise_multiplier * privacy.deviation_per_multiplier
@@ -205,21 +213,88 @@ class UpdateProtection(Protection):
         return released
 
     def spending(self) -> Spending:
-        """Releases and epsilon, and what the last one looked like."""
+        """Releases, and what the last one looked like."""
         norm, ratio = self._seen
-        epsilon = epsilon_spent(self.ledger) if self.dose.noise_multiplier else None
-        return Spending(
-            self.ledger.spent, epsilon, float(norm > self.experiment.privacy.max_grad_norm), norm, ratio
-        )
+        return Spending(self.ledger.spent, float(norm > self.experiment.privacy.max_grad_norm), norm, ratio)
 
 
-def doses_of(experiment: Experiment, sizes: Sequence[int]) -> tuple[Dose, ...] | None:
+class DistributedProtection(Protection):
+    """Each image: clipped sums at the round's weights, with the hospital's share of the noise in the whole sum.
+
+    Args:
+        classifier: the hospital's own, whose gradients the engine adds up.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        hospital: int,
+        images: int,
+        dose: Dose,
+        output: Path | None,
+        classifier: Classifier,
+    ) -> None:
+        from lightning_fed.privacy.sums import GradientSums  # Opacus, which other mechanisms do not need
+
+        super().__init__(experiment, hospital, images, dose, output)
+        self.engine = GradientSums(classifier.network, experiment.privacy, experiment.training.views)
+        classifier.example_wise = self.engine
+
+    def plan(self, permit: Permit) -> DrawnPlan:
+        """Poisson samples."""
+        return draw_samples(self.experiment, self.images, self.dose, permit)
+
+    def prepare(self, permit: Permit) -> None:
+        """A new round's sums."""
+        self.engine.begin_round()
+
+    def protect(self, permit: Permit, made: list[Sum]) -> Integers:
+        """The sum of the samples' sums on the grid, each with noise of its own.
+
+        Args:
+            made: float64 (parameters,) of each sample.
+
+        Returns:
+            int64 (parameters,).
+
+        Raises:
+            RuntimeError: other samples than were charged; nothing is released.
+        """
+        from lightning_fed.privacy.sums import add_share, on_grid
+
+        if len(made) != permit.charge.steps:
+            raise RuntimeError(f"{len(made)} clipped sums where {permit.charge.steps} were charged")
+        bound, dose = self.experiment.privacy.max_grad_norm, self.dose
+        rounding, noise = permit.stream("rounding"), permit.stream("noise")
+        total = np.zeros(len(made[0]), dtype=np.int64)
+        for one in made:
+            signal = on_grid(one, bound, dose, rounding)
+            noised = add_share(signal, dose, noise)
+            self.engine.diagnostics.step(_norm(signal), _norm(noised - signal))
+            total += noised
+        return total
+
+    def spending(self) -> Spending:
+        """Samples, and what they looked like."""
+        return spending_of(self.ledger, self.engine.diagnostics)
+
+
+def _norm(vector: Integers) -> float:
+    return float(np.linalg.norm(vector.astype(np.float64)))
+
+
+def spending_of(ledger: Ledger, seen: StepDiagnostics) -> Spending:
+    """What was charged, beside what a simulator saw."""
+    return Spending(ledger.spent, seen.clipped, seen.median_norm, seen.signal_to_noise)
+
+
+def doses_of(experiment: Experiment, sizes: Sequence[int], coordinates: int = 0) -> tuple[Dose, ...] | None:
     """Each hospital's noise, None without a mechanism; see `lightning_fed.privacy.doses`."""
     if experiment.privacy.mechanism == "none":
         return None
     from lightning_fed.privacy import doses  # SciPy and Opacus, which a run without a mechanism does not need
 
-    return doses.doses_of(experiment, sizes)
+    return doses.doses_of(experiment, sizes, coordinates)
 
 
 def check_record(classifier: Classifier, experiment: Experiment, size: int) -> None:
@@ -252,6 +327,8 @@ def protection_of(
     """
     if dose is None:
         return None
+    if experiment.privacy.mechanism == "distributed":
+        return DistributedProtection(experiment, hospital, images, dose, output, classifier)
     if experiment.privacy.mechanism == "update":
         return UpdateProtection(experiment, hospital, images, dose, output)
     return RecordProtection(experiment, hospital, images, dose, output, classifier)

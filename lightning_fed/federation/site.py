@@ -29,11 +29,13 @@ from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.metrics import score
 from lightning_fed.models.vector import Vector, load_vector, to_vector
+from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.ledger import BudgetSpentError
 from lightning_fed.secagg.additive import add_up
 from lightning_fed.secagg.client import Client
 from lightning_fed.secagg.conductor import LOST_AT, Refusal, refuse_politely
 from lightning_fed.secagg.masks import Words
+from lightning_fed.secagg.messages import Terms
 from lightning_fed.seeds import derive
 from lightning_fed.tracking.records import HospitalScore
 
@@ -64,7 +66,7 @@ class Site:
         self.experiment, self.data = experiment, data
         self.hospitals = {member.hospital: self._hospital(member, output) for member in members}
         self.clients: dict[int, Client] = {}
-        self.outboxes = self._outboxes(output)
+        self.outboxes = self._outboxes(output, members[0].dose)
         self._evaluator: Classifier | None = None
 
     def _hospital(self, member: Member, output: Path | None) -> Hospital:
@@ -76,7 +78,7 @@ class Site:
         protection = protection_of(experiment, hospital, size, member.dose, output, classifier)
         return Hospital(hospital, experiment, images, classifier, states, protection)
 
-    def _outboxes(self, output: Path | None) -> Mapping[int, Outbox]:
+    def _outboxes(self, output: Path | None, dose: Dose | None) -> Mapping[int, Outbox]:
         experiment = self.experiment
         if experiment.secagg.protocol == "plain":
             return dict.fromkeys(self.hospitals, PlainOutbox())
@@ -84,7 +86,8 @@ class Site:
             encoding = encoding_of(experiment)
             return {hospital: AdditiveOutbox(experiment, hospital, encoding) for hospital in self.hospitals}
         parameters = len(to_vector(self._classifier().network))
-        terms, directory = terms_of(experiment, parameters), directory_of(experiment)
+        terms, directory = terms_of(experiment, parameters, dose), directory_of(experiment)
+        refuse_thin_noise(experiment, terms, dose)
         self.clients = {
             hospital: client_of(experiment, hospital, terms, directory, output) for hospital in self.hospitals
         }
@@ -169,6 +172,23 @@ class Site:
     def memory(self) -> int:
         """This process's proportional set size in bytes: private memory and its share of what is shared."""
         return int(psutil.Process(os.getpid()).memory_full_info().pss)
+
+
+def refuse_thin_noise(experiment: Experiment, terms: Terms, dose: Dose | None) -> None:
+    """Raise where a hospital's client would help to open a sum with less noise than was counted on.
+
+    Raises:
+        InputError: it would.
+    """
+    if dose is None or dose.joint is None:
+        return
+    honest = terms.least_survivors - experiment.privacy.colluding_hospitals
+    if honest < dose.joint.counted:
+        raise InputError(
+            f"secagg.min_survivors: clients would open a sum of {terms.least_survivors} hospitals, {honest} of "
+            f"them honest, but the noise of {dose.joint.counted} is counted on; set it to "
+            f"{dose.joint.counted + experiment.privacy.colluding_hospitals}"
+        )
 
 
 def _claim_gpu(share: float) -> None:

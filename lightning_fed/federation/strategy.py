@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lightning_fed.errors import InputError
-from lightning_fed.experiment import Federation
-from lightning_fed.models.optimizer import optimizer_class
+from lightning_fed.experiment import Experiment, Federation, Training
+from lightning_fed.models.optimizer import build_optimizer, optimizer_class
+from lightning_fed.models.schedule import Schedule
 from lightning_fed.models.vector import Vector, to_vector, trainable_entries
 
 
@@ -38,7 +39,53 @@ def mean_update(updates: Iterable[tuple[int, Vector]]) -> Vector:
     return (total / images).astype(np.float32)
 
 
-class Server:
+class Server(Protocol):
+    """Moves the global weights by what the hospitals' sum gave."""
+
+    def apply(self, weights: Vector, mean: Vector, round: int) -> Vector:
+        """Global weights (parameters,) and the mean of a round (parameters,) -> new global weights."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        ...
+
+
+class GradientServer:
+    """Takes a round's mean gradient for one step of the experiment's own optimizer at its learning rate.
+
+    Args:
+        training: optimizer and schedule. rounds: of the run. parameters: length of a gradient.
+    """
+
+    def __init__(self, training: Training, rounds: int, parameters: int) -> None:
+        self.parameters = torch.nn.Parameter(torch.zeros(parameters))
+        self.optimizer = build_optimizer([self.parameters], training)
+        self.schedule = Schedule(training, rounds)
+
+    def apply(self, weights: Vector, mean: Vector, round: int) -> Vector:
+        """Global weights (parameters,) and mean gradient (parameters,) -> new global weights."""
+        self.parameters.data = torch.from_numpy(weights.copy())
+        self.parameters.grad = torch.from_numpy(mean)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(round - 0.5)  # its middle: see FollowSchedule
+        self.optimizer.step()
+        return self.parameters.detach().numpy().copy()
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's."""
+        return self.optimizer.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        self.optimizer.load_state_dict(state)
+
+
+class UpdateServer:
     """Applies the mean update to the global weights.
 
     Without a server optimizer the mean is added as it is. With one (Reddi et al. 2021, arXiv 2003.00295) its
@@ -67,13 +114,13 @@ class Server:
         except (TypeError, ValueError) as error:
             raise InputError(f"federation.server_options do not fit {name}: {error}") from error
 
-    def apply(self, weights: Vector, update: Vector) -> Vector:
+    def apply(self, weights: Vector, mean: Vector, round: int) -> Vector:
         """Global weights (parameters,) and mean update (parameters,) -> new global weights."""
-        new = torch.from_numpy(weights + update)
+        new = torch.from_numpy(weights + mean)
         if self.optimizer is not None:
             trainable = self.trainable
             self.parameters.data = torch.from_numpy(weights.copy())[trainable]
-            self.parameters.grad = -torch.from_numpy(update)[trainable]
+            self.parameters.grad = -torch.from_numpy(mean)[trainable]
             self.optimizer.step()
             new[trainable] = self.parameters.detach()
         return new.numpy()
@@ -110,20 +157,26 @@ class GlobalModel:
         return self.weights if self.average is None else self.average
 
     @staticmethod
-    def first(federation: Federation, network: nn.Module) -> GlobalModel:
+    def first(experiment: Experiment, network: nn.Module) -> GlobalModel:
         """The model before the first round.
 
         Raises:
             InputError: a server optimizer or an option that torch does not have.
         """
-        return GlobalModel(to_vector(network), Server(federation, trainable_entries(network)), federation.ema)
+        weights, federation = to_vector(network), experiment.federation
+        server: Server
+        if experiment.privacy.mechanism == "distributed":
+            server = GradientServer(experiment.training, federation.rounds, len(weights))
+        else:
+            server = UpdateServer(federation, trainable_entries(network))
+        return GlobalModel(weights, server, federation.ema)
 
-    def advance(self, mean: Vector) -> None:
-        """Move by a mean update (parameters,), and the average after it.
+    def advance(self, mean: Vector, round: int) -> None:
+        """Move by what a round gave (parameters,), its mean update or gradient, and the average after it.
 
         Early rounds weigh less than `ema` would have it: the share of the old is (1 + t) / (10 + t) at most.
         """
-        self.weights = self.server.apply(self.weights, mean)
+        self.weights = self.server.apply(self.weights, mean, round)
         if self.ema is None:
             return
         share = min(self.ema, (1 + self.rounds) / (10 + self.rounds)) if self.rounds else 0.0

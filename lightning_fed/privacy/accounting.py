@@ -285,10 +285,10 @@ def _replace_one(mechanism: PoissonGaussian, delta: float) -> float:
     pair = _pld(mechanism, delta, NeighboringRelation.REPLACE_ONE)
     if math.isfinite(pair):
         return min(pair, unsampled)
-    return min(unsampled, _twice(lambda at: _coarse(mechanism, at), delta))
+    return min(unsampled, twice(lambda at: _coarse(mechanism, at), delta))
 
 
-def _twice(bound: Callable[[float], float], delta: float) -> float:
+def twice(bound: Callable[[float], float], delta: float) -> float:
     """The least 2 e found with e = bound(delta1) and delta1 (1 + exp(e)) <= delta, add/remove taken twice."""
     log_low, log_high = math.log(delta) - 700, math.log(delta / 2)
     best = math.inf

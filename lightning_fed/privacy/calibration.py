@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 from scipy.optimize import brentq
@@ -82,23 +83,22 @@ def smallest_epsilon(delta: float, rate: float, steps: int = 1) -> float:
     return epsilon_of(PoissonGaussian(rate, GREATEST_MULTIPLIER, steps), delta)
 
 
-def affordable_steps(epsilon: float, delta: float, rate: float, noise_multiplier: float, at_most: int) -> int:
-    """The most steps, `at_most` or fewer, that a budget pays for by `accounting.epsilon`; 0 where none.
+def affordable_steps(cost: Callable[[int], float], epsilon: float, at_most: int) -> int:
+    """The most steps, `at_most` or fewer, that a budget pays for; 0 where none.
+
+    Args:
+        cost: epsilon of so many steps.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a budget out of range.
     """
     positive("privacy", epsilon=epsilon)
-
-    def pays(steps: int) -> bool:
-        return epsilon_of(PoissonGaussian(rate, noise_multiplier, steps), delta) <= epsilon
-
-    if pays(at_most):
+    if cost(at_most) <= epsilon:
         return at_most
     paid, unpaid = 0, at_most
     while unpaid - paid > 1:
         middle = (paid + unpaid) // 2
-        paid, unpaid = (middle, unpaid) if pays(middle) else (paid, middle)
+        paid, unpaid = (middle, unpaid) if cost(middle) <= epsilon else (paid, middle)
     return paid
 
 

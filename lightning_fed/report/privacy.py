@@ -33,10 +33,16 @@ ADJACENCY = {
     "private too, so all weights are equal or configured; what is shown of images here only a simulator knows.",
 }
 STARTED = "The run started from {path}: what those weights tell of the images they were trained on is not covered."
+SHARED = (
+    "Every hospital adds {name} noise as whole numbers before it masks its sum. The noise of {counted} of them is "
+    "counted on: the fewest that a sum is opened for, less those that may collude with the server."
+)
 BY_SIZE = (
     "A small hospital pays most: its noise is shared by fewer images, or it samples each of them more often. "
     "The noise on its mean gradient is the multiplier over its nominal batch, the sampling rate times its images."
 )
+CONTINUOUS = "a continuous Gaussian of that variance, PLD (what the accounting costs, no bound)"
+BY_SUM = "All images are sampled at one rate and share one noise: a hospital's size does not change what it pays."
 BY_ALL = "Every hospital adds the same noise to its update, whatever its size."
 
 
@@ -61,6 +67,9 @@ def _card(privacy: PrivacySummary) -> list[str]:
     if privacy.epsilon is None:
         return [paragraph(f"{privacy.reason}. Hence {trust(privacy)}.", kind="warning")]
     parts = [paragraph(f"{PROTECTED.get(privacy.mechanism, privacy.mechanism)}{clipped}; {trust(privacy)}.")]
+    if privacy.distribution is not None and privacy.counted_survivors_by_hospital:
+        name, counted = privacy.distribution.replace("_", " "), privacy.counted_survivors_by_hospital[0]
+        parts.append(paragraph(SHARED.format(name=name, counted=counted)))
     if privacy.reproducible:
         parts.append(paragraph(f"{SIMULATION}.", kind="warning"))
     if privacy.starts_from is not None:
@@ -72,6 +81,7 @@ def _card(privacy: PrivacySummary) -> list[str]:
 
 def _epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
     """Rows of what the guarantee is, and by other deltas, adjacencies and accountants."""
+    alone = privacy.distribution is None
     by_images, blanked = privacy.unit == "image", privacy.adjacency != "replace_one"
     noun = "an image" if by_images else "a hospital"
     once, twice = (" (sensitivity C)", " (sensitivity 2 C)") if not by_images else ("", "")
@@ -84,7 +94,9 @@ def _epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
         (f"{noun} is blanked{once}", delta, None if blanked else privacy.epsilon_zero_out),
         ("at the stricter δ = 1/(10 n), n the images of all hospitals", strict, privacy.epsilon_strict_delta),
         ("second opinion, RDP", delta, privacy.epsilon_rdp),
-        ("second opinion, PLD", delta, privacy.epsilon_pld),
+        ("second opinion, PLD" if alone else CONTINUOUS, delta, privacy.epsilon_pld),
+        ("with the noise of those that were in the sums (not paid back)", delta, privacy.epsilon_realised),
+        ("if all hospitals were in every sum and none colluded", delta, privacy.epsilon_all_survivors),
     ]
     return [
         (name, UNDEFINED if at is None else delta_text(at), epsilon_text(value))
@@ -109,7 +121,7 @@ def _hospitals(run: Run, drawn: Drawn) -> list[str]:
         map(number, privacy.noise_multiplier_by_hospital or ()),
         map(epsilon_text, privacy.epsilon_by_hospital or ()),
     )
-    told = paragraph(BY_SIZE if by_images else BY_ALL, "released")
+    told = paragraph(BY_SUM if privacy.distribution else BY_SIZE if by_images else BY_ALL, "released")
     return [told, figure(drawn.get("price"), wide=True), table(head, zip(*columns, strict=False))]
 
 

@@ -35,7 +35,8 @@ def draw_spending(run: Run, provenance: str) -> list[Picture]:
 
 def pays_by_size(privacy: PrivacySummary) -> bool:
     """Whether hospitals of different sizes pay differently; under `update` all add the same noise."""
-    return privacy.unit == "image" and bool(privacy.noise_multiplier_by_hospital)
+    alone = privacy.distribution is None
+    return alone and privacy.unit == "image" and bool(privacy.noise_multiplier_by_hospital)
 
 
 def kinds_of(run: Run) -> list[str]:

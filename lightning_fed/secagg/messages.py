@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lightning_fed.secagg.integers import IntegerSum
 from lightning_fed.secagg.parameters import SMALLEST_COHORT, Parameters
 from lightning_fed.secagg.quantise import Encoding
 
@@ -37,7 +38,7 @@ class Terms:
     """
 
     parameters: Parameters
-    encoding: Encoding
+    encoding: Encoding | IntegerSum
     length: int
     min_survivors: int
     rounds_per_setup: int = 1
@@ -191,9 +192,7 @@ class Survivors:
             keys,
             encoding.ring_bits,
             terms.length,
-            repr(encoding.clip),
-            encoding.bits,
-            encoding.max_weight,
+            *encoding.agreed,
             parameters.degree,
             parameters.threshold,
             terms.least_survivors,

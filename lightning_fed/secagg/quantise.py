@@ -69,6 +69,11 @@ class Encoding:
         for_weights = (self.hospitals * self.max_weight).bit_length()
         return max(for_updates, for_weights, LEAST_RING)
 
+    @property
+    def agreed(self) -> tuple[str | int, ...]:
+        """What every party must mean alike."""
+        return repr(self.clip), self.bits, self.max_weight
+
     def length(self, parameters: int) -> int:
         """Integers of an encoded update: its coordinates and the weight."""
         return parameters + 1

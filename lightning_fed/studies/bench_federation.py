@@ -176,7 +176,7 @@ def time_rounds(experiment: Experiment, data: ImageData) -> TimedRounds:
         start = time.perf_counter()
         with closing(open_crew(experiment, data, roster, Path(folder))) as crew:
             startup = time.perf_counter() - start
-            model = GlobalModel.first(experiment.federation, build_classifier(experiment, data).network)
+            model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
             driver = Driver(
                 experiment,
                 data,

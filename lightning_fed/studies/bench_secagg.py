@@ -91,6 +91,7 @@ class Rehearsal:
     def __init__(self, parameters: Parameters, encoding: Encoding, length: int) -> None:
         identities = [Identity() for _ in range(parameters.hospitals)]
         self.directory = Directory({hospital: one.public for hospital, one in enumerate(identities)})
+        self.encoding = encoding
         self.terms = Terms(parameters, encoding, length, parameters.threshold)
         self.clients = [
             Client(Self(hospital, self.terms, identity, self.directory, AnsweredRounds()))
@@ -111,7 +112,7 @@ class Rehearsal:
         Raises:
             RuntimeError: the opened sum is not the survivors'.
         """
-        ring_bits = self.terms.encoding.ring_bits
+        ring_bits = self.encoding.ring_bits
         clock = _Clock()
         session = self.conductor.set_up(range(len(self.clients)), number)
         setup = clock.lap()
@@ -121,7 +122,7 @@ class Rehearsal:
         expected = np.zeros(self.terms.length, dtype=np.uint32)
         for client in survivors:
             clock.lap()
-            vector, _ = self.terms.encoding.encode(update, WEIGHT, os.urandom(KEY_BYTES))
+            vector, _ = self.encoding.encode(update, WEIGHT, os.urandom(KEY_BYTES))
             clients += clock.lap()
             expected += vector
             clock.lap()
@@ -134,7 +135,7 @@ class Rehearsal:
         clock.lap()
         unmasking = self.conductor.open(session, number, range(len(survivors)))
         opened = total.open(unmasking.masks)
-        self.terms.encoding.decode(opened)
+        self.encoding.decode(opened)
         closing = clock.lap()
         if not np.array_equal(opened, expected & np.uint32(2**ring_bits - 1)):
             raise RuntimeError("the opened sum is not that of the survivors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -9,9 +10,10 @@ import torch
 
 from lightning_fed.data.datamodule import Plan
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.enrolment import encoding_of, enrol, terms_of, unsafe_choice, upload_bytes
+from lightning_fed.federation.enrolment import enrol, ring_of, terms_of, unsafe_choice, upload_bytes
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.privacy.dose import Dose
+from lightning_fed.secagg.integers import IntegerSum
 from lightning_fed.studies.privacy_card import NO_NOISE
 from lightning_fed.studies.single import Prepared, prepare, resolve
 from lightning_fed.tracking.rounding import epsilon_text
@@ -39,7 +41,7 @@ def plan_lines(experiment: Experiment) -> list[str]:
         f"{4 * parameters / 1e6:.1f} MB in an update",
         f"federation: {federation.hospitals} hospitals, {federation.rounds} rounds, "
         f"{min(steps)} to {max(steps)} steps at a hospital in a round",
-        f"aggregation: {_aggregation(experiment, parameters)}",
+        f"aggregation: {_aggregation(experiment, parameters, prepared.roster.doses)}",
         *privacy_lines(experiment, prepared.roster.doses, sum(sizes)),
         f"time: about {seconds / 60:.1f} CPU-minutes a round, "
         f"{federation.rounds * seconds / 3600:.2f} CPU-hours in all, measured by {MEASURED_STEPS} steps here",
@@ -74,6 +76,7 @@ def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None, images: 
             f"{dose.noise_multiplier:.4f}, epsilon {epsilon_text(epsilon_of(dose, paid))} "
             + (f"(rdp {epsilon_text(rdp)})" if dose.unit == "image" else "(exact)")
         )
+    lines += _joint_lines(doses[0])
     if privacy.delta > 1 / images:
         lines.append(f"  warning: delta {privacy.delta:g} is more than one in the {images} images")
     if privacy.reproducible:
@@ -83,16 +86,30 @@ def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None, images: 
     return lines
 
 
-def _aggregation(experiment: Experiment, parameters: int) -> str:
+def _joint_lines(dose: Dose) -> list[str]:
+    """The noise that hospitals share out."""
+    joint = dose.joint
+    if joint is None:
+        return []
+    together = dose.noise_multiplier * math.sqrt(joint.counted)
+    return [
+        f"  each adds {joint.distribution} noise; that of {joint.counted} honest survivors is counted, multiplier "
+        f"{together:.4f} in the sum; C is {joint.bound} steps of the grid"
+    ]
+
+
+def _aggregation(experiment: Experiment, parameters: int, doses: Sequence[Dose] | None) -> str:
     """The protocol, what it hides, and what it sends."""
-    sent = f"{upload_bytes(experiment, parameters) / 1e6:.1f} MB sent by a hospital in a round"
+    dose = doses[0] if doses else None
+    sent = f"{upload_bytes(experiment, parameters, dose) / 1e6:.1f} MB sent by a hospital in a round"
     if experiment.secagg.protocol == "plain":
         return f"plain; the server sees every hospital's update; {sent}"
-    encoding = encoding_of(experiment)
-    ring = f"sums modulo 2^{encoding.ring_bits} of {encoding.bits}-bit integers, {sent}"
+    encoding = ring_of(experiment, dose)
+    kind = "whole numbers" if isinstance(encoding, IntegerSum) else f"{encoding.bits}-bit integers"
+    ring = f"sums modulo 2^{encoding.ring_bits} of {kind}, {sent}"
     if experiment.secagg.protocol == "additive":
         return f"additive; the server sees the sum alone, and none if one hospital drops out; {ring}"
-    terms = terms_of(experiment, parameters)
+    terms = terms_of(experiment, parameters, dose)
     agreed = terms.parameters
     warning = unsafe_choice(experiment)
     return (

@@ -16,13 +16,17 @@ NO_NOISE = (
 
 
 def privacy_card(
-    experiment: Experiment, doses: Sequence[Dose] | None, sizes: Sequence[int], spent: Sequence[int]
+    experiment: Experiment,
+    doses: Sequence[Dose] | None,
+    sizes: Sequence[int],
+    spent: Sequence[int],
+    sums: Sequence[Sequence[int]] = (),
 ) -> PrivacySummary:
     """What is guaranteed, to whom, by which accountant, at which deltas.
 
     Args:
         experiment: the run's. doses: of the hospitals, None without a mechanism. sizes: training images of each.
-        spent: releases that each hospital's ledger was charged for.
+        spent: releases that each hospital's ledger was charged for. sums: the hospitals in each opened sum.
     """
     privacy = experiment.privacy
     if doses is None:
@@ -55,11 +59,13 @@ def privacy_card(
         delta=privacy.delta,
         epsilon_replace_one=worst(epsilon_if_replaced),
         epsilon_by_hospital=tuple(curve),
-        accountant=privacy.accountant if by_images else "exact Gaussian",
+        accountant=accountant_of(doses[0], privacy.accountant),
         reproducible=privacy.reproducible,
         sample_rate_by_hospital=tuple(dose.rate for dose in doses),
         steps_by_hospital=tuple(spent),
         noise_multiplier_by_hospital=tuple(dose.noise_multiplier for dose in doses),
+        counted_survivors_by_hospital=tuple(dose.counted_survivors for dose in doses),
+        **_of_joint_noise(experiment, pairs, sums),
         epsilon_zero_out=worst(epsilon_if_blanked),
         epsilon_rdp=worst(epsilon_of, accountant="rdp") if by_images else None,
         epsilon_pld=worst(epsilon_of, accountant="pld") if by_images else None,
@@ -70,3 +76,32 @@ def privacy_card(
         starts_from=experiment.model.start,
         reason=None,
     )
+
+
+def accountant_of(dose: Dose, accountant: str) -> str:
+    """The accountant that enforced, in words."""
+    if dose.unit == "hospital":
+        return "exact Gaussian"
+    if dose.joint is not None and dose.joint.distribution == "skellam":
+        return "rdp, Skellam"
+    return accountant
+
+
+def _of_joint_noise(
+    experiment: Experiment, pairs: Sequence[tuple[Dose, int]], sums: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """What is told of noise that hospitals share out."""
+    if pairs[0][0].joint is None:
+        return {}
+    from lightning_fed.privacy.doses import epsilon_of_sums, epsilon_with_all
+
+    colluding = experiment.privacy.colluding_hospitals
+    realised = [
+        epsilon_of_sums(dose, steps, [len(counted) - colluding for counted in sums if hospital in counted])
+        for hospital, (dose, steps) in enumerate(pairs)
+    ]
+    return {
+        "distribution": experiment.privacy.distribution,
+        "epsilon_realised": max(realised),
+        "epsilon_all_survivors": max(epsilon_with_all(*pair) for pair in pairs),
+    }

@@ -26,7 +26,7 @@ from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.export import load_weights, save_model
 from lightning_fed.models.optimizer import build_optimizer
-from lightning_fed.models.vector import load_vector
+from lightning_fed.models.vector import load_vector, vector_size
 from lightning_fed.paths import user_path
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.summary import sum_seconds, summarise
@@ -74,12 +74,13 @@ def prepare(experiment: Experiment) -> Prepared:
         refuse_private_start(experiment, Path(experiment.model.start))
         load_weights(classifier, Path(experiment.model.start))
     _check_network(classifier, data)
-    if experiment.privacy.mechanism == "record":
+    if experiment.privacy.by_images:
         check_record(classifier, experiment, data.size)
-    roster = roster.with_doses(doses_of(experiment, [len(member.train) for member in roster.members]))
+    sizes = [len(member.train) for member in roster.members]
+    roster = roster.with_doses(doses_of(experiment, sizes, vector_size(classifier.network)))
     _refuse_cut_noise(experiment, roster)
     build_optimizer(classifier.network.parameters(), experiment.training)  # hospitals build the same later
-    model = GlobalModel.first(experiment.federation, classifier.network)
+    model = GlobalModel.first(experiment, classifier.network)
     return Prepared(experiment, data, roster, classifier, model)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from lightning_fed.data.images import ImageData
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.enrolment import encoding_of, unsafe_choice, upload_bytes
+from lightning_fed.federation.enrolment import ring_of, unsafe_choice, upload_bytes
 from lightning_fed.federation.roster import Roster
+from lightning_fed.privacy.dose import Dose
 from lightning_fed.studies.privacy_card import privacy_card
 from lightning_fed.tracking.records import (
     DataSummary,
@@ -57,8 +58,8 @@ def summarise(
         test=TestScores(**scores),
         hospital_accuracy=_hospital_accuracy(lines[-1]["diagnostic"]["hospitals"]),
         data=summarise_data(data, roster),
-        privacy=privacy_card(experiment, roster.doses, sizes, spent),
-        secagg=summarise_secagg(experiment, lines, parameters),
+        privacy=privacy_card(experiment, roster.doses, sizes, spent, [_counted(line) for line in lines]),
+        secagg=summarise_secagg(experiment, lines, parameters, roster.doses[0] if roster.doses else None),
         seconds=seconds,
         evaluation_split=experiment.evaluation.split,
         output=str(experiment.output),
@@ -66,7 +67,9 @@ def summarise(
     )
 
 
-def summarise_secagg(experiment: Experiment, lines: Lines, parameters: int) -> SecAggSummary:
+def summarise_secagg(
+    experiment: Experiment, lines: Lines, parameters: int, dose: Dose | None = None
+) -> SecAggSummary:
     """The aggregation of a run and what it cost; see `SecAggSummary`."""
     stages = [lost["stage"] for line in lines for lost in line["aggregation"]["dropped"]]
     saturated = [fit["saturated"] for line in lines for fit in line["diagnostic"]["fits"]]
@@ -77,13 +80,13 @@ def summarise_secagg(experiment: Experiment, lines: Lines, parameters: int) -> S
         degree=agreed.degree if agreed else None,
         threshold=agreed.threshold if agreed else None,
         dropped=len(stages),
-        upload_bytes_per_hospital=upload_bytes(experiment, parameters),
+        upload_bytes_per_hospital=upload_bytes(experiment, parameters, dose),
         seconds=sum(line["seconds"][kind] for line in lines for kind in ("setup", "protect", "aggregate")),
         dropped_by_stage=dict(Counter(stages)),
         failed_rounds=sum(line["aggregation"]["failed"] is not None for line in lines),
         saturated=sum(saturated),
         saturated_share=sum(saturated) / max(parameters * len(saturated), 1),
-        ring_bits=None if plain else encoding_of(experiment).ring_bits,
+        ring_bits=None if plain else ring_of(experiment, dose).ring_bits,
         warning=unsafe_choice(experiment),
     )
 
@@ -117,6 +120,12 @@ def summarise_data(data: ImageData, roster: Roster) -> DataSummary:
             tuple(int(count) for count in np.bincount(data.train.labels[row], minlength=classes)) for row in rows
         ),
     )
+
+
+def _counted(line: dict[str, Any]) -> list[int]:
+    """The hospitals in a round's sum."""
+    counted: list[int] = line["aggregation"]["counted"]
+    return counted
 
 
 def _hospital_accuracy(scores: Lines) -> HospitalAccuracy | None:

@@ -15,13 +15,12 @@ class Spending:
     """What a hospital has spent of its privacy budget, and what a simulator may see of its noise.
 
     Args:
-        steps: releases charged so far, over all rounds. epsilon: after them; None without noise.
+        steps: releases charged so far, over all rounds.
         clipped: share of gradients (or updates) longer than the clipping norm. median_norm: before clipping.
-        signal_to_noise: norm of what was clipped over that of its noise. The last three are diagnostic.
+        signal_to_noise: norm of what was clipped over that of its noise. All but the steps is diagnostic.
     """
 
     steps: int
-    epsilon: float | None
     clipped: float | None = None
     median_norm: float | None = None
     signal_to_noise: float | None = None
@@ -256,8 +255,12 @@ class PrivacySummary:
         epsilon_rdp, epsilon_pld: by other accountants, the greatest of all hospitals. strict_delta: one in ten
             times the images of all hospitals. epsilon_strict_delta: at that. reproducible: whether the seed gives
             the noise away.
-        sample_rate_by_hospital, steps_by_hospital, noise_multiplier_by_hospital: what was charged; enough to
-            compute epsilon with another library. budget: epsilon that was asked for. max_grad_norm: C.
+        sample_rate_by_hospital, steps_by_hospital, noise_multiplier_by_hospital, counted_survivors_by_hospital:
+            what was charged; enough to compute epsilon with another library. The multiplier is of a hospital's own
+            noise, and the sum carries it times the root of the counted survivors (1 but under `distributed`).
+        distribution: of integer noise. epsilon_realised: with the noise of those that were in the sums.
+        epsilon_all_survivors: if all hospitals had been in every sum, and none colluded. budget: epsilon that was
+            asked for. max_grad_norm: C.
         starts_from: weights that the run started from, which the guarantee does not cover.
     """
 
@@ -274,6 +277,9 @@ class PrivacySummary:
     steps_by_hospital: tuple[int, ...] | None = None
     noise_multiplier_by_hospital: tuple[float, ...] | None = None
     counted_survivors_by_hospital: tuple[int, ...] | None = None
+    distribution: str | None = None
+    epsilon_realised: float | None = None
+    epsilon_all_survivors: float | None = None
     epsilon_zero_out: float | None = None
     epsilon_rdp: float | None = None
     epsilon_pld: float | None = None

@@ -16,7 +16,7 @@ from dp_accounting.pld import PLDAccountant
 
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.driver import Driver, OpenRound
-from lightning_fed.federation.hospital import Hospital
+from lightning_fed.federation.local_work import LocalTraining
 from lightning_fed.federation.site import Site
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.metrics import Scores
@@ -136,15 +136,15 @@ def test_a_hospital_that_cannot_pay_for_a_round_that_does_not_repeat_is_left_out
     (tmp_path / "checkpoints/round-00004.pt").unlink()
     again = driver_of(settings, tmp_path)
     again.resume()
-    train = Hospital._train
+    train = LocalTraining.train
 
-    def elsewhere(self: Hospital, trainer: Any) -> None:
+    def elsewhere(self: LocalTraining, trainer: Any) -> None:
         train(self, trainer)
-        if self.number == 1:
+        if self is again.crew.site.hospitals[1].work:  # type: ignore[attr-defined]
             with torch.no_grad():
                 next(self.classifier.network.parameters()).add_(1e-3)
 
-    monkeypatch.setattr(Hospital, "_train", elsewhere)
+    monkeypatch.setattr(LocalTraining, "train", elsewhere)
     records = run(again)
     assert records[-1].trained.counted == (0, 2)
     assert records[-1].trained.spent == (1,)

@@ -8,7 +8,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Federation
 from lightning_fed.federation.checkpoint import Checkpoint, Checkpoints
 from lightning_fed.federation.state import write_whole
-from lightning_fed.federation.strategy import Server
+from lightning_fed.federation.strategy import UpdateServer
 from lightning_fed.tracking.records import FitReport, TrainedRound
 
 
@@ -42,13 +42,13 @@ def test_the_last_checkpoint_comes_back_whole(stored: Checkpoints) -> None:
 def test_the_servers_optimizer_comes_back_with_its_moments(tmp_path: Path) -> None:
     federation = Federation(server_optimizer="Adam", server_lr=0.1)
     weights, update = np.ones(4, np.float32), np.array([1, -1, 0.5, 0], np.float32)
-    first, second = Server(federation, np.ones(4, bool)), Server(federation, np.ones(4, bool))
-    weights = first.apply(weights, update)
+    first, second = UpdateServer(federation, np.ones(4, bool)), UpdateServer(federation, np.ones(4, bool))
+    weights = first.apply(weights, update, 1)
     Checkpoints(tmp_path).store(Checkpoint(checkpoint(1).trained, weights, first.state()))
     last = Checkpoints(tmp_path).last()
     assert last is not None
     second.restore(last.server)
-    assert second.apply(last.weights, update).tolist() == first.apply(weights, update).tolist()
+    assert second.apply(last.weights, update, 1).tolist() == first.apply(weights, update, 1).tolist()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

@@ -16,7 +16,7 @@ from scipy import stats
 from lightning_fed.data.datamodule import DrawnPlan, PlannedBatch
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Model, Training
-from lightning_fed.federation.hospital import Hospital
+from lightning_fed.federation.local_work import LocalTraining
 from lightning_fed.federation.protection import Permit, RecordProtection, check_record
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.models.classifier import Classifier
@@ -142,16 +142,16 @@ def test_a_round_done_again_from_another_optimizer_state_is_charged(tmp_path: Pa
 
 def spoil(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[int]:
     """Let the next trainings end elsewhere than they should; how many have."""
-    train, spoilt = Hospital._train, []
+    train, spoilt = LocalTraining.train, []
 
-    def elsewhere(self: Hospital, trainer: Any) -> None:
+    def elsewhere(self: LocalTraining, trainer: Any) -> None:
         train(self, trainer)
         if len(spoilt) < times:
             spoilt.append(1)
             with torch.no_grad():
                 next(self.classifier.network.parameters()).view(-1)[0] += 1e-3
 
-    monkeypatch.setattr(Hospital, "_train", elsewhere)
+    monkeypatch.setattr(LocalTraining, "train", elsewhere)
     return spoilt
 
 
@@ -192,16 +192,16 @@ def test_nothing_of_a_training_that_may_not_leave_is_in_the_next(
     weights = first_weights(settings)
     released(site_of(settings, tmp_path), 0, 1, weights)
     states: list[int] = []
-    train = Hospital._train
+    train = LocalTraining.train
 
-    def noted(self: Hospital, trainer: Any) -> None:
-        states.append(len(self.optimizer.state))
+    def noted(self: LocalTraining, trainer: Any) -> None:
+        states.append(len(self.classifier.configure_optimizers().state))
         train(self, trainer)
         if len(states) == 1:
             with torch.no_grad():
                 next(self.classifier.network.parameters()).add_(1e-3)
 
-    monkeypatch.setattr(Hospital, "_train", noted)
+    monkeypatch.setattr(LocalTraining, "train", noted)
     released(site_of(settings, tmp_path), 0, 1, weights)
     assert states == [0, 0]
 
@@ -227,9 +227,9 @@ def test_a_round_is_on_disk_before_it_is_trained_and_before_it_leaves(
     """Promise 2."""
     settings = experiment(mechanism)
     seen: list[int] = []
-    train, release = Hospital._train, Ledger.release
+    train, release = LocalTraining.train, Ledger.release
 
-    def noted_train(self: Hospital, trainer: Any) -> None:
+    def noted_train(self: LocalTraining, trainer: Any) -> None:
         seen.append(len(ledger_lines(tmp_path, 0)))
         train(self, trainer)
 
@@ -237,7 +237,7 @@ def test_a_round_is_on_disk_before_it_is_trained_and_before_it_leaves(
         seen.append(len(ledger_lines(tmp_path, 0)))
         return release(self, charge, output)
 
-    monkeypatch.setattr(Hospital, "_train", noted_train)
+    monkeypatch.setattr(LocalTraining, "train", noted_train)
     monkeypatch.setattr(Ledger, "release", noted_release)
     released(site_of(settings, tmp_path), 0, 1, first_weights(settings))
     assert seen == [1, 1]
@@ -252,7 +252,7 @@ def test_a_round_that_the_budget_does_not_pay_for_is_not_trained(monkeypatch: py
     own.fit(1, weights)
     assert site.affords(0, 1)  # that round is paid
     assert not site.affords(0, 2)
-    monkeypatch.setattr(Hospital, "_train", lambda *_: pytest.fail("trained without a charge"))
+    monkeypatch.setattr(LocalTraining, "train", lambda *_: pytest.fail("trained without a charge"))
     with pytest.raises(BudgetSpentError, match="hospital 0 has spent its privacy budget"):
         own.fit(2, weights)
     assert site.fit(0, 2, weights, parts=2) == (None, None, None)

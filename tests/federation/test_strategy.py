@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_fed.errors import InputError
-from lightning_fed.experiment import Federation, Model
-from lightning_fed.federation.strategy import GlobalModel, Server, choose_cohort, mean_update
+from lightning_fed.experiment import Experiment, Federation, Model
+from lightning_fed.federation.strategy import GlobalModel, UpdateServer, choose_cohort, mean_update
 from lightning_fed.models.registry import build_network
 from lightning_fed.models.vector import to_vector, trainable_entries
 
@@ -55,26 +55,26 @@ def test_no_update_at_all_has_no_mean() -> None:
 
 
 def test_without_a_server_optimizer_the_mean_is_added_as_it_is() -> None:
-    server = Server(Federation(server_lr=0.1), ALL)
-    assert server.apply(WEIGHTS, UPDATE).tolist() == (WEIGHTS + UPDATE).tolist()
+    server = UpdateServer(Federation(server_lr=0.1), ALL)
+    assert server.apply(WEIGHTS, UPDATE, 1).tolist() == (WEIGHTS + UPDATE).tolist()
     assert server.state() == {}
 
 
 def test_sgd_at_a_rate_of_one_is_the_plain_mean() -> None:
-    server = Server(Federation(server_optimizer="SGD", server_lr=1.0), ALL)
-    assert server.apply(WEIGHTS, UPDATE).tolist() == (WEIGHTS + UPDATE).tolist()
+    server = UpdateServer(Federation(server_optimizer="SGD", server_lr=1.0), ALL)
+    assert server.apply(WEIGHTS, UPDATE, 1).tolist() == (WEIGHTS + UPDATE).tolist()
 
 
 def test_momentum_on_the_server_is_fedavgm() -> None:
-    server = Server(Federation(server_optimizer="SGD", server_options={"momentum": 0.5}), ALL)
-    once = server.apply(WEIGHTS, UPDATE)
-    twice = server.apply(once, UPDATE)
+    server = UpdateServer(Federation(server_optimizer="SGD", server_options={"momentum": 0.5}), ALL)
+    once = server.apply(WEIGHTS, UPDATE, 1)
+    twice = server.apply(once, UPDATE, 1)
     np.testing.assert_allclose(twice, WEIGHTS + UPDATE + 1.5 * UPDATE)
 
 
 def test_adam_takes_the_steps_computed_by_hand() -> None:
     betas, eps, rate = (0.9, 0.99), 1e-3, 0.1
-    server = Server(
+    server = UpdateServer(
         Federation(server_optimizer="Adam", server_lr=rate, server_options={"betas": list(betas), "eps": eps}), ALL
     )
     weights = WEIGHTS.astype(np.float64)
@@ -85,14 +85,14 @@ def test_adam_takes_the_steps_computed_by_hand() -> None:
         square = betas[1] * square + (1 - betas[1]) * gradient**2
         size = np.sqrt(square / (1 - betas[1] ** step)) + eps
         weights = weights - rate * mean / (1 - betas[0] ** step) / size
-        found = server.apply(found, update)
+        found = server.apply(found, update, 1)
         np.testing.assert_allclose(found, weights, rtol=1e-5)
 
 
 def test_running_statistics_take_the_mean_and_not_the_optimizer() -> None:
     trainable = np.array([True, False, True, False])
-    server = Server(Federation(server_optimizer="Adam", server_lr=0.1), trainable)
-    found = server.apply(WEIGHTS, UPDATE)
+    server = UpdateServer(Federation(server_optimizer="Adam", server_lr=0.1), trainable)
+    found = server.apply(WEIGHTS, UPDATE, 1)
     assert found[~trainable].tolist() == (WEIGHTS + UPDATE)[~trainable].tolist()
     np.testing.assert_allclose(found[trainable], (WEIGHTS + 0.1 * np.sign(UPDATE))[trainable], rtol=1e-5)
 
@@ -100,7 +100,7 @@ def test_running_statistics_take_the_mean_and_not_the_optimizer() -> None:
 @pytest.mark.parametrize("name", [None, "SGD", "Adam"])
 def test_applying_leaves_the_weights_that_were_given_as_they_were(name: str | None) -> None:
     weights, update = WEIGHTS.copy(), UPDATE.copy()
-    new = Server(Federation(server_optimizer=name), ALL).apply(weights, update)
+    new = UpdateServer(Federation(server_optimizer=name), ALL).apply(weights, update, 1)
     new += 1
     assert weights.tolist() == WEIGHTS.tolist()
     assert update.tolist() == UPDATE.tolist()
@@ -108,16 +108,21 @@ def test_applying_leaves_the_weights_that_were_given_as_they_were(name: str | No
 
 def test_a_restored_server_goes_on_as_the_first_would_have() -> None:
     federation = Federation(server_optimizer="Adam", server_lr=0.1)
-    first, second = Server(federation, ALL), Server(federation, ALL)
-    weights = first.apply(WEIGHTS, UPDATE)
+    first, second = UpdateServer(federation, ALL), UpdateServer(federation, ALL)
+    weights = first.apply(WEIGHTS, UPDATE, 1)
     second.restore(copy.deepcopy(first.state()))
-    assert second.apply(weights, -UPDATE).tolist() == first.apply(weights, -UPDATE).tolist()
+    assert second.apply(weights, -UPDATE, 1).tolist() == first.apply(weights, -UPDATE, 1).tolist()
 
 
 def test_weights_that_came_from_a_checkpoint_may_be_read_only() -> None:
     weights = WEIGHTS.copy()
     weights.flags.writeable = False
-    assert Server(Federation(server_optimizer="SGD"), ALL).apply(weights, UPDATE).tolist() == [1.25, -1.5, -0.5, 4]
+    assert UpdateServer(Federation(server_optimizer="SGD"), ALL).apply(weights, UPDATE, 1).tolist() == [
+        1.25,
+        -1.5,
+        -0.5,
+        4,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,16 +141,16 @@ def test_weights_that_came_from_a_checkpoint_may_be_read_only() -> None:
 )
 def test_an_optimizer_or_option_that_torch_does_not_have_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Server(Federation(**changes), ALL)
+        UpdateServer(Federation(**changes), ALL)
 
 
 def test_the_global_model_starts_as_the_network_and_advances_by_the_weighted_mean() -> None:
     network = build_network(Model(name="resnet9", width=2, norm="batch"), 1, 2, 0)
-    model = GlobalModel.first(Federation(), network)
+    model = GlobalModel.first(Experiment(), network)
     start = to_vector(network)
     assert np.array_equal(model.weights, start)
     assert np.array_equal(model.server.trainable.numpy(), trainable_entries(network))
-    model.advance(mean_update([(1, np.ones_like(start)), (3, np.zeros_like(start))]))
+    model.advance(mean_update([(1, np.ones_like(start)), (3, np.zeros_like(start))]), 1)
     np.testing.assert_allclose(model.weights, start + 0.25)
     assert torch.equal(torch.from_numpy(to_vector(network)), torch.from_numpy(start))
 

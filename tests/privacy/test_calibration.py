@@ -33,6 +33,12 @@ def test_the_multiplier_spends_the_budget_and_no_more(asked: float) -> None:
     check(asked, 1.9e-4, RATE, STEPS)
 
 
+def afforded_steps(budget: float, rate: float, multiplier: float, at_most: int) -> int:
+    return affordable_steps(
+        lambda steps: epsilon(PoissonGaussian(rate, multiplier, steps), 1.9e-4), budget, at_most
+    )
+
+
 def test_known_multiplier() -> None:
     """2.363 by Opacus's PRV, of which its error of 0.01 is 0.008."""
     assert 2.35 < check(3, 1e-5, 0.05, 1000) < 2.363
@@ -85,17 +91,17 @@ def test_ten_hospitals_take_few_evaluations(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_ledger_of_a_calibrated_run_ends_within_the_budget() -> None:
     multiplier = noise_multiplier_for(6, 1.9e-4, RATE, STEPS)
     assert epsilon(PoissonGaussian(RATE, multiplier, STEPS), 1.9e-4) <= 6
-    assert affordable_steps(6, 1.9e-4, RATE, multiplier, STEPS) == STEPS
+    assert afforded_steps(6, RATE, multiplier, STEPS) == STEPS
 
 
 def test_affordable_steps() -> None:
-    afforded = affordable_steps(6, 1.9e-4, 0.2, 2.0, 2000)
+    afforded = afforded_steps(6, 0.2, 2.0, 2000)
     assert epsilon(PoissonGaussian(0.2, 2.0, afforded), 1.9e-4) <= 6
     assert epsilon(PoissonGaussian(0.2, 2.0, afforded + 1), 1.9e-4) > 6
-    assert affordable_steps(0.01, 1.9e-4, 0.2, 2.0, 2000) == 0
-    assert affordable_steps(6, 1.9e-4, 0.2, 0.0, 2000) == 0
-    assert affordable_steps(6, 1.9e-4, 0.2, 2.0, 0) == 0
-    assert affordable_steps(6, 1.9e-4, 0.2, 2.0, 10) == 10
+    assert afforded_steps(0.01, 0.2, 2.0, 2000) == 0
+    assert afforded_steps(6, 0.2, 0.0, 2000) == 0
+    assert afforded_steps(6, 0.2, 2.0, 0) == 0
+    assert afforded_steps(6, 0.2, 2.0, 10) == 10
 
 
 def test_a_budget_too_small_is_refused_with_the_smallest_that_would_do() -> None:
