@@ -54,7 +54,7 @@ def open_driver(experiment: Experiment, output: Path, resume: bool = False) -> D
     if not resume:
         experiment, identities = enrol(experiment, roster)
         save_identities(output, identities)
-    model = GlobalModel.first(experiment.federation, build_classifier(experiment, data).network)
+    model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
     crew = open_crew(experiment, data, roster, output)
     driver = Driver(experiment, data, roster, model, crew, Checkpoints(output))
     if resume:

@@ -32,7 +32,7 @@ SMALL = Experiment(
 def make_driver(experiment: Experiment, output: Path | None = None) -> Driver:
     data: ImageData = load_images(experiment.data)
     roster = make_roster(experiment, data)
-    model = GlobalModel.first(experiment.federation, build_classifier(experiment, data).network)
+    model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
     crew = open_crew(experiment, data, roster, output)
     return Driver(experiment, data, roster, model, crew, Checkpoints(output) if output else None)
 

@@ -21,12 +21,18 @@ PRIVATE = {
 }
 
 
-@pytest.mark.parametrize("mechanism", ["record", "update"])
-@pytest.mark.parametrize("protocol", ["plain", "secagg_plus"])
+@pytest.mark.parametrize(
+    ("mechanism", "protocol"),
+    [(name, protocol) for name in ("record", "update") for protocol in ("plain", "secagg_plus")]
+    + [("distributed", "secagg_plus")],
+)
 def test_a_private_run_is_the_same_on_ray_and_in_one_process(
     tmp_path: Path, mechanism: str, protocol: str
 ) -> None:
-    changes = PRIVATE | {"privacy__mechanism": mechanism, "secagg__protocol": protocol, "secagg__clip": 200}
+    steps = {"federation__local_steps": 2} if mechanism == "distributed" else {}
+    changes = (
+        PRIVATE | steps | {"privacy__mechanism": mechanism, "secagg__protocol": protocol, "secagg__clip": 200}
+    )
     alone, on_ray = tmp_path / "alone", tmp_path / "ray"
     assert main(["run", *words(alone, ray__enabled=False, **changes)]) == 0
     assert main(["run", *words(on_ray, ray__hospitals_per_actor=3, **changes)]) == 0
@@ -34,5 +40,5 @@ def test_a_private_run_is_the_same_on_ray_and_in_one_process(
     told = [json.loads((folder / "summary.json").read_text())["privacy"] for folder in (alone, on_ray)]
     assert told[0] == told[1]
     assert 3.9 < told[0]["epsilon"] <= 4.0
-    assert told[0]["unit"] == {"record": "image", "update": "hospital"}[mechanism]
+    assert told[0]["unit"] == "hospital" if mechanism == "update" else "image"
     assert told[0]["reproducible"] is True

@@ -73,7 +73,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
     roster = make_roster(SMALL, data)
     experiment, identities = enrol(SMALL, roster)
     save_identities(tmp_path, identities)
-    model = GlobalModel.first(experiment.federation, build_classifier(experiment, data).network)
+    model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
     with closing(open_crew(experiment, data, roster, tmp_path)) as crew:
         yield Driver(experiment, data, roster, model, crew)
 
