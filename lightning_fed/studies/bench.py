@@ -11,7 +11,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.studies.bench_federation import FederationJob, bench_federation
 from lightning_fed.studies.bench_secagg import SecAggJob, bench_secagg
 
-BENCHES = ("federation", "secagg", "clipping")
+BENCHES = ("federation", "secagg", "clipping", "noise")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +31,9 @@ def bench_command(words: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=1195, help="training images of each hospital")
     parser.add_argument("--width", type=int, help="of DPResNet; federation: 16, secagg: 64, clipping: both")
     parser.add_argument(
-        "--rounds", type=int, help="federation: 6, of which the first is not counted; secagg: 5; clipping: 9"
+        "--rounds",
+        type=int,
+        help="federation: 6, of which the first is not counted; secagg: 5; clipping: 9; noise: 5",
     )
     parser.add_argument("--batch", type=int, help="clipping: images of a step")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a process")
@@ -50,6 +52,10 @@ def bench_command(words: Sequence[str]) -> int:
 
         rounds = _given(options.rounds, 9)
         figures = bench_clipping(ClippingJob(rounds, options.threads, options.width, options.batch))
+    elif options.name == "noise":
+        from lightning_fed.studies.bench_noise import bench_noise  # SciPy, for this one alone
+
+        figures = bench_noise(_given(options.rounds, 5))
     else:
         rounds, width = _given(options.rounds, 6), _given(options.width, 16)
         job = FederationJob(options.hospitals, options.images, width, rounds, options.threads)
