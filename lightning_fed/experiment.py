@@ -249,6 +249,8 @@ class Privacy:
         distribution: of the integers that `distributed` adds: `skellam` (Agarwal et al. 2021) or
             `discrete_gaussian`, which needs less noise for the same epsilon, as a sharper bound is known for it.
         colluding_hospitals: that may tell the server their noise, so that it is not counted on.
+        tuning_runs: how many runs on these images these settings were chosen from by their results, this one
+            among them; what such a choice costs is told beside epsilon (Papernot & Steinke 2022).
     """
 
     mechanism: Literal["none", "record", "update", "distributed"] = "none"
@@ -267,6 +269,7 @@ class Privacy:
     reproducible: bool = False
     distribution: Literal["skellam", "discrete_gaussian"] = "skellam"
     colluding_hospitals: int = 1
+    tuning_runs: int = 1
 
     def __post_init__(self) -> None:
         if str(self.accountant) in NO_ACCOUNTANTS:
@@ -277,6 +280,7 @@ class Privacy:
         positive("privacy", epsilon=self.epsilon, noise_multiplier=self.noise_multiplier)
         positive("privacy", max_grad_norm=self.max_grad_norm, sample_rate=self.sample_rate)
         positive("privacy", physical_batch_size=self.physical_batch_size, participations=self.participations)
+        positive("privacy", tuning_runs=self.tuning_runs)
         if self.sample_rate is not None:
             in_range("privacy", 0, 1, sample_rate=self.sample_rate)
         positive("privacy", delta=self.delta)

@@ -110,17 +110,23 @@ def _with_errors(joint: Joint, steps: int, bound: float, delta: float) -> float:
 
 def _bound(joint: Joint, rate: float, noise_multiplier: float, steps: int, delta: float, accountant: str) -> float:
     if joint.distribution == "discrete_gaussian" and accountant == "prv":
-        l2 = sensitivity(joint)[0]
-        variance = variance_of_one(joint, noise_multiplier) * joint.counted
-        if variance <= SMOOTH:
-            return math.inf
-        gaussian = PoissonGaussian(rate, math.sqrt(variance - SMOOTH) / l2, steps)
+        gaussian = PoissonGaussian(rate, gaussian_multiplier(joint, noise_multiplier), steps)
         return accounting.epsilon(gaussian, delta)
-    return renyi.epsilon_of_curve(steps * _curve(joint, rate, noise_multiplier), delta)
+    return renyi.epsilon_of_curve(steps * sampled_curve(joint, rate, noise_multiplier), delta)
+
+
+def gaussian_multiplier(joint: Joint, noise_multiplier: float) -> float:
+    """Noise multiplier of the continuous Gaussian whose release a sum with `discrete_gaussian` noise processes.
+
+    Args:
+        noise_multiplier: of one hospital's noise.
+    """
+    variance = variance_of_one(joint, noise_multiplier) * joint.counted
+    return math.sqrt(max(variance - SMOOTH, 0.0)) / sensitivity(joint)[0]
 
 
 @lru_cache(maxsize=CACHED)
-def _curve(joint: Joint, rate: float, noise_multiplier: float) -> renyi.Reals:
+def sampled_curve(joint: Joint, rate: float, noise_multiplier: float) -> renyi.Reals:
     """Renyi divergence of one sampled release, at `renyi.ORDERS`."""
     l2, l1 = sensitivity(joint)
     variance = variance_of_one(joint, noise_multiplier) * joint.counted
@@ -164,10 +170,8 @@ def epsilon_replaced(joint: Joint, rate: float, noise_multiplier: float, steps: 
 
     For `discrete_gaussian` that of the Gaussian which it processes.
     """
-    l2 = sensitivity(joint)[0]
-    variance = variance_of_one(joint, noise_multiplier) * joint.counted
-    if joint.distribution == "discrete_gaussian" and variance > SMOOTH:
-        gaussian = PoissonGaussian(rate, math.sqrt(variance - SMOOTH) / l2, steps)
+    if joint.distribution == "discrete_gaussian":
+        gaussian = PoissonGaussian(rate, gaussian_multiplier(joint, noise_multiplier), steps)
         bound = accounting.epsilon_replace_one(gaussian, delta * (1 - SHARE_OF_DELTA))
         return _with_errors(joint, steps, bound, delta)
     share = delta * (1 - SHARE_OF_DELTA)
@@ -194,7 +198,7 @@ def epsilon_realised(
     joints = {honest: replace(joint, counted=honest) for honest in with_steps}
     steps = sum(with_steps.values())
     curve = sum(
-        (with_steps[honest] * _curve(joints[honest], rate, noise_multiplier) for honest in joints),
+        (with_steps[honest] * sampled_curve(joints[honest], rate, noise_multiplier) for honest in joints),
         np.zeros(len(renyi.ORDERS)),
     )
     mixed = _with_errors(joint, steps, renyi.epsilon_of_curve(curve, delta * (1 - SHARE_OF_DELTA)), delta)

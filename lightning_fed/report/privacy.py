@@ -41,6 +41,10 @@ BY_SIZE = (
     "A small hospital pays most: its noise is shared by fewer images, or it samples each of them more often. "
     "The noise on its mean gradient is the multiplier over its nominal batch, the sampling rate times its images."
 )
+TUNED = (
+    "if these settings are the best of {runs} runs on the same images, a number drawn at random with that mean "
+    "(Papernot & Steinke 2022)"
+)
 CONTINUOUS = "a continuous Gaussian of that variance, PLD (what the accounting costs, no bound)"
 BY_SUM = "All images are sampled at one rate and share one noise: a hospital's size does not change what it pays."
 BY_ALL = "Every hospital adds the same noise to its update, whatever its size."
@@ -95,6 +99,7 @@ def _epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
         ("at the stricter δ = 1/(10 n), n the images of all hospitals", strict, privacy.epsilon_strict_delta),
         ("second opinion, RDP", delta, privacy.epsilon_rdp),
         ("second opinion, PLD" if alone else CONTINUOUS, delta, privacy.epsilon_pld),
+        (TUNED.format(runs=privacy.tuning_runs), delta, privacy.epsilon_tuned),
         ("with the noise of those that were in the sums (not paid back)", delta, privacy.epsilon_realised),
         ("if all hospitals were in every sum and none colluded", delta, privacy.epsilon_all_survivors),
     ]

@@ -33,7 +33,8 @@ def plan_lines(experiment: Experiment) -> list[str]:
     steps = [_steps(prepared, hospital) for hospital in range(federation.hospitals)]
     sizes = [len(member.train) for member in prepared.roster.members]
     parameters = len(prepared.model.weights)
-    seconds = _step_seconds(prepared.classifier, prepared) * sum(steps) * federation.participation
+    images = sum(_images(prepared, hospital) for hospital in range(federation.hospitals))
+    seconds = _image_seconds(prepared.classifier, prepared) * images * federation.participation
     return [
         f"data: {prepared.data.title}, {len(prepared.data.train)} training images, "
         f"{experiment.data.partition} split, {min(sizes)} to {max(sizes)} to train on at a hospital",
@@ -130,12 +131,19 @@ def _steps(prepared: Prepared, hospital: int) -> int:
     return Plan(images, size, federation.local_epochs, federation.local_steps, 0, hospital, 1).length
 
 
-def _step_seconds(classifier: Classifier, prepared: Prepared) -> float:
+def _images(prepared: Prepared, hospital: int) -> float:
+    """Images that a hospital takes a gradient of in a round, in the mean, views among them."""
+    training, dose = prepared.experiment.training, prepared.roster.members[hospital].dose
+    if dose is not None and dose.unit == "image":
+        return dose.batch * dose.steps * training.views
+    return training.batch_size * _steps(prepared, hospital)
+
+
+def _image_seconds(classifier: Classifier, prepared: Prepared) -> float:
     torch.set_num_threads(prepared.experiment.training.threads)
     size, channels = prepared.data.size, prepared.data.channels
-    images = torch.randint(
-        0, 256, (prepared.experiment.training.batch_size, size, size, channels), dtype=torch.uint8
-    )
+    batch = min(prepared.experiment.training.batch_size, prepared.experiment.privacy.physical_batch_size)
+    images = torch.randint(0, 256, (batch, size, size, channels), dtype=torch.uint8)
     labels = torch.zeros(len(images), dtype=torch.int64)
     start = time.perf_counter()
     for step in range(MEASURED_STEPS + 1):
@@ -144,7 +152,7 @@ def _step_seconds(classifier: Classifier, prepared: Prepared) -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=prepared.experiment.training.precision == "bf16-mixed"):
             loss = classifier.training_step((images, labels), step)
         loss.backward()  # type: ignore[no-untyped-call]
-    return (time.perf_counter() - start) / MEASURED_STEPS
+    return (time.perf_counter() - start) / MEASURED_STEPS / batch
 
 
 def _memory_gigabytes(prepared: Prepared, parameters: int) -> float:

@@ -41,6 +41,7 @@ def privacy_card(
             reason=NO_NOISE,
         )
     from lightning_fed.privacy.doses import epsilon_if_blanked, epsilon_if_replaced, epsilon_of
+    from lightning_fed.privacy.tuning import epsilon_of_best
 
     pairs = list(zip(doses, spent, strict=True))
     curve = [epsilon_of(*pair) for pair in pairs]
@@ -51,6 +52,7 @@ def privacy_card(
         return max(epsilon(*pair, **options) for pair in pairs)
 
     by_images = unit == "image"
+    tuned = by_images and privacy.tuning_runs > 1
     return PrivacySummary(
         mechanism=privacy.mechanism,
         unit=unit,
@@ -71,6 +73,8 @@ def privacy_card(
         epsilon_pld=worst(epsilon_of, accountant="pld") if by_images else None,
         strict_delta=strict,
         epsilon_strict_delta=worst(epsilon_of, delta=strict),
+        tuning_runs=privacy.tuning_runs,
+        epsilon_tuned=worst(epsilon_of_best, runs=privacy.tuning_runs) if tuned else None,
         budget=privacy.epsilon,
         max_grad_norm=privacy.max_grad_norm,
         starts_from=experiment.model.start,

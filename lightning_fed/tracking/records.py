@@ -259,6 +259,8 @@ class PrivacySummary:
             what was charged; enough to compute epsilon with another library. The multiplier is of a hospital's own
             noise, and the sum carries it times the root of the counted survivors (1 but under `distributed`).
         distribution: of integer noise. epsilon_realised: with the noise of those that were in the sums.
+        tuning_runs: from which the settings were chosen. epsilon_tuned: of releasing the best of as many, in the
+            mean of their random number; None for one.
         epsilon_all_survivors: if all hospitals had been in every sum, and none colluded. budget: epsilon that was
             asked for. max_grad_norm: C.
         starts_from: weights that the run started from, which the guarantee does not cover.
@@ -277,6 +279,8 @@ class PrivacySummary:
     steps_by_hospital: tuple[int, ...] | None = None
     noise_multiplier_by_hospital: tuple[float, ...] | None = None
     counted_survivors_by_hospital: tuple[int, ...] | None = None
+    tuning_runs: int = 1
+    epsilon_tuned: float | None = None
     distribution: str | None = None
     epsilon_realised: float | None = None
     epsilon_all_survivors: float | None = None
