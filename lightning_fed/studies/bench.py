@@ -11,7 +11,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.studies.bench_federation import FederationJob, bench_federation
 from lightning_fed.studies.bench_secagg import SecAggJob, bench_secagg
 
-BENCHES = ("federation", "secagg", "clipping", "noise")
+BENCHES = ("federation", "secagg", "clipping", "noise", "distributed")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,9 +33,9 @@ def bench_command(words: Sequence[str]) -> int:
     parser.add_argument(
         "--rounds",
         type=int,
-        help="federation: 6, of which the first is not counted; secagg: 5; clipping: 9; noise: 5",
+        help="federation: 6 with one that is not counted; secagg, noise: 5; clipping: 9; distributed: 100",
     )
-    parser.add_argument("--batch", type=int, help="clipping: images of a step")
+    parser.add_argument("--batch", type=int, help="clipping: images of a step; distributed: of all hospitals, 320")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a process")
     parser.add_argument("--parameters", type=int, default=4_802_120, help="secagg: length of an update")
     parser.add_argument(
@@ -56,6 +56,12 @@ def bench_command(words: Sequence[str]) -> int:
         from lightning_fed.studies.bench_noise import bench_noise  # SciPy, for this one alone
 
         figures = bench_noise(_given(options.rounds, 5))
+    elif options.name == "distributed":
+        from lightning_fed.studies.bench_distributed import DistributedJob, bench_distributed
+
+        rounds, width = _given(options.rounds, 100), _given(options.width, 16)
+        batch = _given(options.batch, 320)
+        figures = bench_distributed(DistributedJob(options.hospitals, width, batch, rounds, options.threads))
     else:
         rounds, width = _given(options.rounds, 6), _given(options.width, 16)
         job = FederationJob(options.hospitals, options.images, width, rounds, options.threads)

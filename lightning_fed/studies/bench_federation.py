@@ -29,9 +29,11 @@ from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.enrolment import enrol, save_identities
+from lightning_fed.federation.protection import doses_of
 from lightning_fed.federation.roster import make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel
+from lightning_fed.models.vector import vector_size
 from lightning_fed.studies.bench_floor import floor_rounds
 
 BATCH_SIZE = 32
@@ -102,10 +104,10 @@ def bench_federation(job: FederationJob, packed_only: bool = False) -> dict[str,
     return {**figures.get("unpacked", {}), **figures, "import_seconds": imports, "job": asdict(job)}
 
 
-def draw_images(count: int) -> ImageData:
-    """Procedural cells to train on, and as many to evaluate as Flower's figure had."""
+def draw_images(count: int, held_out_images: int = EVALUATION_IMAGES) -> ImageData:
+    """Procedural cells to train on, and others to evaluate: as many as Flower's figure had."""
     train = ImageSet(*draw(count, seed=1))
-    held_out = ImageSet(*draw(EVALUATION_IMAGES, seed=1, stream="validation"))
+    held_out = ImageSet(*draw(held_out_images, seed=1, stream="validation"))
     return ImageData("bloodcells", "procedural blood cells", False, CELL_TYPES, train, held_out, held_out)
 
 
@@ -168,7 +170,10 @@ class TimedRounds:
 
 def time_rounds(experiment: Experiment, data: ImageData) -> TimedRounds:
     """Run an experiment's rounds on some images in a folder that goes away again."""
+    network = build_classifier(experiment, data).network
     roster = make_roster(experiment, data)
+    sizes = [len(member.train) for member in roster.members]
+    roster = roster.with_doses(doses_of(experiment, sizes, vector_size(network)))
     experiment, identities = enrol(experiment, roster)
     closed: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +181,7 @@ def time_rounds(experiment: Experiment, data: ImageData) -> TimedRounds:
         start = time.perf_counter()
         with closing(open_crew(experiment, data, roster, Path(folder))) as crew:
             startup = time.perf_counter() - start
-            model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
+            model = GlobalModel.first(experiment, network)
             driver = Driver(
                 experiment,
                 data,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -31,14 +32,25 @@ def floor_rounds(
     threads: int,
 ) -> list[float]:
     """Wall seconds of each round: that of the slowest process."""
-    context = multiprocessing.get_context("spawn")
-    pairs = [context.Pipe() for _ in range(processes)]
     shares = np.array_split(np.arange(len(evaluation)), processes)
+    parts = [ImageSet(evaluation.images[share], evaluation.labels[share]) for share in shares]
+    jobs = [(hospitals[number::processes], part, width, batch_size, threads) for number, part in enumerate(parts)]
+    return rounds_together(_serve, jobs, rounds)
+
+
+def rounds_together(serve: Callable[..., None], jobs: Sequence[tuple[Any, ...]], rounds: int) -> list[float]:
+    """Wall seconds of rounds that several processes begin together, each until the slowest is done.
+
+    Args:
+        serve: what a process runs, of a job and a connection: it sends once when it is ready, and after each True
+            or False that it receives when the round is done; the last is False.
+        jobs: of the processes.
+    """
+    context = multiprocessing.get_context("spawn")
+    pairs = [context.Pipe() for _ in jobs]
     workers = []
-    for number, (_, theirs) in enumerate(pairs):
-        share = ImageSet(evaluation.images[shares[number]], evaluation.labels[shares[number]])
-        job = (hospitals[number::processes], share, width, batch_size, threads, theirs)
-        workers.append(context.Process(target=_serve, args=job))
+    for job, (_, theirs) in zip(jobs, pairs, strict=True):
+        workers.append(context.Process(target=serve, args=(*job, theirs)))
         workers[-1].start()
         theirs.close()  # so that a worker's death ends the wait for it
     for ours, _ in pairs:
