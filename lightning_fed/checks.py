@@ -51,10 +51,17 @@ def one_of(section: str, choices: Iterable[str], **values: str) -> None:
 
 
 def literals(section: str, settings: Any) -> None:
-    """Raise `InputError` unless every field of a dataclass that is typed `Literal` holds one of its choices."""
+    """Raise `InputError` unless every field of a dataclass that is typed `Literal` holds one of its choices.
+
+    One that may also be None may be None.
+    """
     for name, hint in get_type_hints(type(settings)).items():
-        if get_origin(hint) is Literal:
-            one_of(section, get_args(hint), **{name: getattr(settings, name)})
+        value = getattr(settings, name)
+        if value is None and type(None) in get_args(hint):
+            continue
+        for kind in (hint, *get_args(hint)):
+            if get_origin(kind) is Literal:
+                one_of(section, get_args(kind), **{name: value})
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -82,9 +82,11 @@ class Model:
     """The network that every hospital trains.
 
     Args:
-        name: `dpresnet`, `resnet9`, `resnet18`; ignored when `class_path` is set.
-        width: channels of the first convolution (the paper's DPResNet: 64).
-        norm: `group` or `batch`, for the two comparison ResNets; DPResNet always uses groups.
+        name: `dpresnet`, `resnet9`, `resnet18`; `scatternet_linear`, `scatternet_cnn`: a linear layer or a small
+            CNN on fixed wavelet features (Tramer and Boneh 2021, arXiv 2011.11660). Ignored when `class_path` is
+            set.
+        width: channels of the first convolution (the paper's DPResNet: 64); `scatternet_linear` has none.
+        norm: `group` or `batch`, for the two comparison ResNets; the other networks always use groups.
         standardise_weights: convolve with each filter at mean 0 and variance 1 (Qiao et al. 2019,
             arXiv 1903.10520).
         norm_after_sum: a group norm after each residual sum (Klause et al. 2022, arXiv 2203.00324).
@@ -93,6 +95,9 @@ class Model:
         init_args: further keyword arguments of that class.
         start: another run's `model.ckpt` of the same network, from whose weights the federation starts; under a
             guarantee they must come from public images, such as procedural cells.
+        pretrained: `bloodcells` trains the network on procedural cells before the first round, once for each
+            network and `seed`; no image of a hospital is used, so that it costs no privacy (Tang et al. 2023,
+            arXiv 2306.06076).
     """
 
     name: str = "dpresnet"
@@ -103,12 +108,15 @@ class Model:
     class_path: str | None = None
     init_args: dict[str, Any] = field(default_factory=dict)
     start: str | None = None
+    pretrained: Literal["bloodcells"] | None = None
 
     def __post_init__(self) -> None:
         literals("model", self)
         in_range("model", 2, 4096, width=self.width)
         if self.width % 2:
             raise InputError(f"model.width is {self.width}: it must be even, for the group norms")
+        if self.pretrained is not None and self.start is not None:
+            raise InputError("model.start: model.pretrained gives weights to start from too; leave one out")
 
 
 @dataclass(frozen=True)
@@ -599,7 +607,7 @@ class Experiment:
                 f"data.validation is {self.data.validation:g}: under a guarantee hospitals hold no images back; "
                 "set it to 0 (the set's own validation split measures the rounds)"
             )
-        if self.model.norm == "batch" and self.model.name != "dpresnet":
+        if self.model.norm == "batch" and self.model.name in ("resnet9", "resnet18"):
             raise InputError(
                 "model.norm is 'batch': it mixes the images of a batch; set it to group under privacy"
             )

@@ -11,6 +11,18 @@ def user_path(name: str | Path) -> Path:
     return Path(os.path.expanduser(name))
 
 
+def cache_folder() -> Path:
+    """Where to keep what can be made anew: LIGHTNING_FED_CACHE, or `lightning-fed` in the user's cache folder.
+
+    That is XDG_CACHE_HOME, which counts only if it is absolute, or `~/.cache`.
+    """
+    own = os.environ.get("LIGHTNING_FED_CACHE")
+    if own:
+        return user_path(own).resolve()
+    users = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(users) if os.path.isabs(users) else user_path("~/.cache")) / "lightning-fed"
+
+
 def sync_folder(folder: Path) -> None:
     """Make new and renamed files of a folder survive a power loss.
 

@@ -122,6 +122,27 @@ def test_a_word_that_is_no_choice_is_refused_in_python_too(section: str, key: st
         SECTIONS[section](**{key: "neither"})
 
 
+def test_what_pretrains_is_a_known_name_or_nothing_and_excludes_another_start() -> None:
+    assert Model(pretrained="bloodcells").pretrained == "bloodcells"
+    with pytest.raises(InputError, match=r"model\.pretrained is 'bloodcell': did you mean 'bloodcells'\?"):
+        Model(pretrained="bloodcell")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"model\.start: model\.pretrained gives weights to start from too"):
+        Model(pretrained="bloodcells", start="model.ckpt")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("resnet9", True), ("dpresnet", False), ("scatternet_cnn", False)])
+def test_batch_norm_is_refused_under_a_guarantee_where_the_network_would_have_it(name: str, refused: bool) -> None:
+    def build() -> Experiment:
+        privacy = Privacy(mechanism="record", epsilon=6.0)
+        return Experiment(data=Data(validation=0.0), model=Model(name=name, norm="batch"), privacy=privacy)
+
+    if not refused:
+        assert build().model.name == name
+        return
+    with pytest.raises(InputError, match=r"model\.norm is 'batch'"):
+        build()
+
+
 def test_settings_of_another_mechanism_are_refused() -> None:
     with pytest.raises(InputError, match=r"privacy\.sensitivity 'replace_one' is of an update"):
         Privacy(mechanism="record", epsilon=6.0, sensitivity="replace_one")

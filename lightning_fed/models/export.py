@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import torch
 from lightning_fed.errors import InputError
 from lightning_fed.models.classifier import Classifier
 
+NO_START = "model.start: {path} does not start this network ({reason}); name a model.ckpt of the same model"
 
-def load_weights(classifier: Classifier, path: Path) -> None:
+
+def load_weights(classifier: Classifier, path: Path, told: str = NO_START) -> None:
     """Start from the weights of a `model.ckpt`; no code in the file is run.
+
+    Args:
+        classifier: gets them. path: the file. told: what to say where it does not fit, of `path` and `reason`.
 
     Raises:
         InputError: it is missing, damaged, or of another network.
@@ -23,22 +29,21 @@ def load_weights(classifier: Classifier, path: Path) -> None:
         classifier.load_state_dict(content["state_dict"])
     except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model.start: {path} does not start this network ({reason}); name a model.ckpt of the same model"
-        ) from error
+        raise InputError(told.format(path=path, reason=reason)) from error
 
 
 def save_model(classifier: Classifier, path: Path) -> None:
     """Write `model.ckpt`; `Classifier.load_from_checkpoint(path, weights_only=True)` reads it back."""
-    part = path.with_suffix(".part")
-    torch.save(
-        {
-            "pytorch-lightning_version": version("lightning"),
-            "state_dict": classifier.state_dict(),
-            "hyper_parameters": dict(classifier.hparams),
-            "epoch": 0,
-            "global_step": 0,
-        },
-        part,
-    )
-    os.replace(part, path)
+    content = {
+        "pytorch-lightning_version": version("lightning"),
+        "state_dict": classifier.state_dict(),
+        "hyper_parameters": dict(classifier.hparams),
+        "epoch": 0,
+        "global_step": 0,
+    }
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")  # another process may write the same file
+    try:
+        torch.save(content, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Model
 from lightning_fed.models.dpresnet import DPResNet
 from lightning_fed.models.resnet import ResNet9, ResNet18, Style
+from lightning_fed.models.scatternet import ScatterNetCNN, ScatterNetLinear
 
 Builder = Callable[[Model, int, int], nn.Module]
 
@@ -23,6 +24,10 @@ NETWORKS: dict[str, Builder] = {
     ),
     "resnet9": lambda model, channels, classes: ResNet9(channels, classes, model.width, _style(model)),
     "resnet18": lambda model, channels, classes: ResNet18(channels, classes, model.width, _style(model)),
+    "scatternet_linear": lambda model, channels, classes: ScatterNetLinear(channels, classes),
+    "scatternet_cnn": lambda model, channels, classes: ScatterNetCNN(
+        channels, classes, model.width, model.standardise_weights
+    ),
 }
 
 

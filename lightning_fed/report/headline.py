@@ -75,6 +75,8 @@ def _facts(run: Run) -> dict[str, str]:
     told["images of hospitals"] = f"{sum(result.data.images_by_hospital):,}"
     told["image size"] = f"{result.data.size} x {result.data.size}"
     told["test loss"] = f"{number(result.test.loss)} nats"
+    if result.privacy.features is not None:
+        told["features"] = result.privacy.features
     return told | _aggregation(result.secagg)
 
 

@@ -78,6 +78,8 @@ def _card(privacy: PrivacySummary) -> list[str]:
         parts.append(paragraph(f"{SIMULATION}.", kind="warning"))
     if privacy.starts_from is not None:
         parts.append(paragraph(STARTED.format(path=privacy.starts_from), kind="warning"))
+    if privacy.features is not None:
+        parts.append(paragraph(f"Features: {privacy.features}."))
     head = ("the worst hospital, whole run", "δ", "ε")
     told = f"{ADJACENCY.get(privacy.unit or '', '')} {NOT_COVERED} Every ε is rounded up."
     return [*parts, table(head, _epsilons(privacy)), paragraph(told, kind="legend")]

@@ -6,8 +6,7 @@ import math
 import multiprocessing
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +22,7 @@ from lightning_fed.checks import positive
 from lightning_fed.experiment import Model
 from lightning_fed.models.registry import build_network
 from lightning_fed.privacy.clipping.ways import WAYS, ClippedSums
+from lightning_fed.studies.threads import torch_threads
 
 CHANNELS, SIZE, CLASSES = 3, 28, 8
 MAX_GRAD_NORM = 1.0
@@ -101,17 +101,6 @@ def _measure(subject: Subject, job: ClippingJob, device: str) -> dict[str, float
         **{f"{way}_ratio": seconds[way] / plain for way in WAYS},
         "one_pass_memory_ratio": memory_ratio(subject, job.threads, device),
     }
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """So many torch threads, and afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_step(subject: Subject, way: str, device: str) -> Step:

@@ -12,8 +12,10 @@ from lightning_fed.data.datamodule import Plan
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import enrol, ring_of, terms_of, unsafe_choice, upload_bytes
 from lightning_fed.models.classifier import Classifier
+from lightning_fed.models.scattering import ScatterNet
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.secagg.integers import IntegerSum
+from lightning_fed.studies.pretraining import features_of, pretraining_line
 from lightning_fed.studies.privacy_card import NO_NOISE
 from lightning_fed.studies.single import Prepared, prepare, resolve
 from lightning_fed.tracking.rounding import epsilon_text
@@ -27,19 +29,21 @@ def plan_lines(experiment: Experiment) -> list[str]:
     Raises:
         InputError: the experiment or a file that it names does not fit.
     """
-    prepared = prepare(resolve(experiment))
+    prepared = prepare(resolve(experiment), pretrained=False)
     experiment, _ = enrol(experiment, prepared.roster)
     federation = experiment.federation
     steps = [_steps(prepared, hospital) for hospital in range(federation.hospitals)]
     sizes = [len(member.train) for member in prepared.roster.members]
     parameters = len(prepared.model.weights)
     images = sum(_images(prepared, hospital) for hospital in range(federation.hospitals))
-    seconds = _image_seconds(prepared.classifier, prepared) * images * federation.participation
+    per_image = _image_seconds(prepared.classifier, prepared)
+    seconds = per_image * images * federation.participation
     return [
         f"data: {prepared.data.title}, {len(prepared.data.train)} training images, "
         f"{experiment.data.partition} split, {min(sizes)} to {max(sizes)} to train on at a hospital",
         f"model: {experiment.model.class_path or experiment.model.name}, {parameters:,} weights, "
         f"{4 * parameters / 1e6:.1f} MB in an update",
+        *_features(prepared, per_image),
         f"federation: {federation.hospitals} hospitals, {federation.rounds} rounds, "
         f"{min(steps)} to {max(steps)} steps at a hospital in a round",
         f"aggregation: {_aggregation(experiment, parameters, prepared.roster.doses)}",
@@ -84,6 +88,15 @@ def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None, images: 
         lines.append("  simulation: the noise can be recomputed from the seed")
     if experiment.model.start is not None:
         lines.append(f"  starts from {experiment.model.start}, which the guarantee does not cover")
+    return lines
+
+
+def _features(prepared: Prepared, seconds_per_image: float) -> list[str]:
+    """Where the network's features come from, and what there is to do before the first round."""
+    experiment, told = prepared.experiment, features_of(prepared.experiment)
+    lines = [] if told is None else [f"features: {told}"]
+    if experiment.model.pretrained is not None:
+        lines.append(pretraining_line(prepared.classifier, experiment, prepared.data, seconds_per_image))
     return lines
 
 
@@ -143,10 +156,11 @@ def _image_seconds(classifier: Classifier, prepared: Prepared) -> float:
     torch.set_num_threads(prepared.experiment.training.threads)
     size, channels = prepared.data.size, prepared.data.channels
     batch = min(prepared.experiment.training.batch_size, prepared.experiment.privacy.physical_batch_size)
-    images = torch.randint(0, 256, (batch, size, size, channels), dtype=torch.uint8)
-    labels = torch.zeros(len(images), dtype=torch.int64)
+    labels = torch.zeros(batch, dtype=torch.int64)
+    # Other images in each step: fixed features are computed once for an image.
+    batches = torch.randint(0, 256, (MEASURED_STEPS + 1, batch, size, size, channels), dtype=torch.uint8)
     start = time.perf_counter()
-    for step in range(MEASURED_STEPS + 1):
+    for step, images in enumerate(batches):
         if step == 1:
             start = time.perf_counter()  # the first step warms up
         with torch.autocast("cpu", torch.bfloat16, enabled=prepared.experiment.training.precision == "bf16-mixed"):
@@ -156,7 +170,15 @@ def _image_seconds(classifier: Classifier, prepared: Prepared) -> float:
 
 
 def _memory_gigabytes(prepared: Prepared, parameters: int) -> float:
-    """Half a gigabyte for each process with torch and Lightning, five vectors for each hospital."""
+    """Half a gigabyte for each process with torch and Lightning, five vectors and a memo for each hospital.
+
+    A process has a memo more, to evaluate.
+    """
     experiment = prepared.experiment
-    processes = len(prepared.roster.groups) if experiment.ray.enabled else 1
-    return 0.5 * processes + 5 * 4 * parameters * experiment.federation.hospitals / 1e9
+    processes, hospitals = len(prepared.roster.groups), experiment.federation.hospitals
+    memos = [module.memo.limit for module in prepared.classifier.modules() if isinstance(module, ScatterNet)]
+    return (
+        0.5 * (processes if experiment.ray.enabled else 1)
+        + 5 * 4 * parameters * hospitals / 1e9
+        + sum(memos) * (hospitals + processes) / 1e9
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_fed.experiment import Experiment
 from lightning_fed.privacy.dose import Dose
+from lightning_fed.studies.pretraining import features_of
 from lightning_fed.tracking.records import PrivacySummary
 
 NO_NOISE = (
@@ -29,8 +30,9 @@ def privacy_card(
         spent: releases that each hospital's ledger was charged for. sums: the hospitals in each opened sum.
     """
     privacy = experiment.privacy
+    features = features_of(experiment)
     if doses is None:
-        return PrivacySummary(reproducible=privacy.reproducible)
+        return PrivacySummary(reproducible=privacy.reproducible, features=features)
     unit = doses[0].unit
     if not privacy.guarantees:
         return PrivacySummary(
@@ -38,6 +40,7 @@ def privacy_card(
             unit,
             max_grad_norm=privacy.max_grad_norm,
             reproducible=privacy.reproducible,
+            features=features,
             reason=NO_NOISE,
         )
     from lightning_fed.privacy.doses import epsilon_if_blanked, epsilon_if_replaced, epsilon_of
@@ -78,6 +81,7 @@ def privacy_card(
         budget=privacy.epsilon,
         max_grad_norm=privacy.max_grad_norm,
         starts_from=experiment.model.start,
+        features=features,
         reason=None,
     )
 

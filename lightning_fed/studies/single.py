@@ -29,6 +29,7 @@ from lightning_fed.models.optimizer import build_optimizer
 from lightning_fed.models.vector import load_vector, vector_size
 from lightning_fed.paths import user_path
 from lightning_fed.report.page import write_report
+from lightning_fed.studies.pretraining import pretrain, refuse_other_images
 from lightning_fed.studies.summary import sum_seconds, summarise
 from lightning_fed.tracking.console import RunConsole, result_lines, say
 from lightning_fed.tracking.files import RunFolder, read_rounds
@@ -61,8 +62,11 @@ def resolve(experiment: Experiment) -> Experiment:
     return replace(experiment, data=data, model=model, output=str(output))
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment, pretrained: bool = True) -> Prepared:
     """Read the images, share them out and build the first global model.
+
+    Args:
+        experiment: resolved. pretrained: false leaves `model.pretrained` out, for a look that must not train.
 
     Raises:
         InputError: the experiment or a file that it names does not fit.
@@ -73,6 +77,8 @@ def prepare(experiment: Experiment) -> Prepared:
     if experiment.model.start is not None:
         refuse_private_start(experiment, Path(experiment.model.start))
         load_weights(classifier, Path(experiment.model.start))
+    if experiment.model.pretrained is not None:
+        refuse_other_images(data)
     _check_network(classifier, data)
     if experiment.privacy.by_images:
         check_record(classifier, experiment, data.size)
@@ -80,6 +86,8 @@ def prepare(experiment: Experiment) -> Prepared:
     roster = roster.with_doses(doses_of(experiment, sizes, vector_size(classifier.network)))
     _refuse_cut_noise(experiment, roster)
     build_optimizer(classifier.network.parameters(), experiment.training)  # hospitals build the same later
+    if experiment.model.pretrained is not None and pretrained:  # last, as it may take minutes
+        pretrain(classifier, experiment, data)
     model = GlobalModel.first(experiment, classifier.network)
     return Prepared(experiment, data, roster, classifier, model)
 

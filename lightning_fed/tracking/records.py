@@ -264,6 +264,8 @@ class PrivacySummary:
         epsilon_all_survivors: if all hospitals had been in every sum, and none colluded. budget: epsilon that was
             asked for. max_grad_norm: C.
         starts_from: weights that the run started from, which the guarantee does not cover.
+        features: what the network knew that no image of a hospital taught it, at no cost in privacy; also told
+            without a mechanism.
     """
 
     mechanism: str = "none"
@@ -292,6 +294,7 @@ class PrivacySummary:
     budget: float | None = None
     max_grad_norm: float | None = None
     starts_from: str | None = None
+    features: str | None = None
     reason: str | None = "privacy.mechanism is none: no noise is added and nothing is guaranteed"
 
 

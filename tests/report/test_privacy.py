@@ -88,6 +88,20 @@ def test_a_reproducible_run_says_that_its_noise_can_be_recomputed(tmp_path: Path
     assert text_of(folders.protected(tmp_path, reproducible=True)).count(SIMULATION) == 2
 
 
+def test_features_that_cost_nothing_are_told_in_the_head_and_on_the_card(tmp_path: Path) -> None:
+    told = "pretrained on 20 procedural cells (bloodcells): no cost in privacy"
+    page = text_of(folders.protected(tmp_path, features=told))
+    assert page.count(told) == 2
+    assert f"Features: {told}." in page
+    assert "Features" not in text_of(folders.protected(tmp_path))
+
+
+def test_features_are_told_of_a_run_without_a_mechanism_too(tmp_path: Path) -> None:
+    result = folders.summary()
+    result["privacy"]["features"] = "ScatterNet (fixed): no cost in privacy"
+    assert text_of(folders.write(tmp_path, result=result)).count("ScatterNet (fixed)") == 1
+
+
 def test_the_table_tells_what_each_hospital_was_charged_for(tmp_path: Path) -> None:
     told = text_of(folders.protected(tmp_path))
     assert "hospitalimagessampling ratesteps chargednoise multiplierε" in told
