@@ -44,8 +44,10 @@ class Recipe:
 
     Args:
         version: to be raised when the drawing or the training changes, so that older weights are not taken.
-        cells: drawn images. epochs: passes over them, flipped and turned. lr: of AdamW at its greatest.
-        batch_size: images in a step. warmup: share of all steps until `lr`; a cosine takes it to zero after.
+        cells: drawn images. epochs: passes over them, flipped and turned: after four of them DPResNet of width 8
+            names fewer photographed cells (58 % of BloodMNIST's validation images) than after eight (66 %).
+        lr: of AdamW at its greatest. batch_size: images in a step. warmup: share of all steps until `lr`; a cosine
+            takes it to zero after.
     """
 
     version: int = 1
@@ -188,6 +190,6 @@ def pretraining_line(
     """What a dry run says of it."""
     path = kept_at(classifier, experiment, data)
     if path.exists():
-        return f"pretrained: on {RECIPE}, kept in {path}"
+        return f"pretraining: done before, kept in {path}"
     minutes = RECIPE.cells * RECIPE.epochs * seconds_per_image / 60
-    return f"pretrained: on {RECIPE} before the first round, about {minutes:.1f} CPU-minutes, then kept in {path}"
+    return f"pretraining: before the first round, about {minutes:.1f} CPU-minutes, then kept in {path}"

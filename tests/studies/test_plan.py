@@ -43,6 +43,10 @@ def test_a_dry_run_tells_of_pretraining_and_does_not_do_it(
     assert re.search(r"before the first round, about \d+\.\d CPU-minutes, then kept in", text)
     assert f"then kept in {tmp_path / 'cache' / 'pretrained' / 'bloodcells-'}" in text
     assert not (tmp_path / "cache").exists()
+    kept = Path(text.split("then kept in ")[1].splitlines()[0])
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    assert f"pretraining: done before, kept in {kept}" in plan_lines(asked)
 
 
 def test_a_dry_run_tells_of_fixed_features_and_the_memory_that_they_may_take() -> None:
