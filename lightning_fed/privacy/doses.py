@@ -29,6 +29,7 @@ from lightning_fed.privacy.joint import (
     epsilon_replaced,
     grid_bound,
     noise_multiplier_of_one,
+    refuse_other_variances,
 )
 
 
@@ -106,6 +107,7 @@ def _joint_doses(experiment: Experiment, sizes: Sequence[int], coordinates: int)
     else:
         assert privacy.epsilon is not None
         multiplier, most = noise_multiplier_of_one(joint, rate, total, privacy.epsilon, privacy.delta), total
+    refuse_other_variances(joint, multiplier)
     return tuple(
         _payable(
             Dose("image", rate, multiplier, steps, most, privacy.epsilon, privacy.delta, rate * size, joint=joint)

@@ -21,7 +21,7 @@ from lightning_fed.privacy import accounting, renyi
 from lightning_fed.privacy.accounting import CACHED, PoissonGaussian
 from lightning_fed.privacy.calibration import GREATEST_MULTIPLIER, TOLERANCE, noise_multiplier_for
 from lightning_fed.privacy.dose import Dose, Joint
-from lightning_fed.privacy.samplers import NOISES, RELATIVE_ERROR, TAIL, Integers
+from lightning_fed.privacy.samplers import NOISES, RELATIVE_ERROR, TAIL, Integers, refuse_variance
 
 ROUNDING = 1e-3
 """Of C, for the roundings of float32 in norms and sums; the trial of a network bears no more."""
@@ -62,9 +62,9 @@ def epsilon(
 ) -> float:
     """Epsilon of so many sampled releases of the sum, an upper bound.
 
-    The accountant that enforces (`prv`) is, for `skellam`, Renyi divergence at whole orders with the bound of
-    Zhu & Wang for any sampled mechanism. For `discrete_gaussian` it is PRV of a continuous Gaussian whose variance
-    is smaller by `SMOOTH`. It holds, since the mechanism only processes what that Gaussian released:
+    The accountant that enforces (`prv`) is, for `skellam`, Renyi divergence at whole orders (`renyi`). For
+    `discrete_gaussian` it is PRV of a continuous Gaussian whose variance is smaller by `SMOOTH`. It holds, since
+    the mechanism only processes what that Gaussian released:
 
     1. A sum of n discrete Gaussian numbers of variance v has a mass within exp(+-tau) of that of one of variance
        V = n v, tau = 10 sum_k exp(-2 pi^2 v k / (k+1)) (Kairouz, Liu & Steinke 2021, Theorem 1).
@@ -82,7 +82,7 @@ def epsilon(
 
     Args:
         noise_multiplier: of one hospital's noise. delta: of the whole run.
-        accountant: `prv` enforces; `rdp` is Zhu & Wang's bound for either; `pld` that of the continuous Gaussian
+        accountant: `prv` enforces; `rdp` is Renyi divergence for either; `pld` that of the continuous Gaussian
             of the same variance, which is no bound here and tells what the accounting costs.
 
     Returns:
@@ -105,7 +105,8 @@ def _with_errors(joint: Joint, steps: int, bound: float, delta: float) -> float:
     draws = joint.coordinates * steps * joint.hospitals
     error = 2 * RELATIVE_ERROR * draws
     cut_off = draws * TAIL * (1 + math.exp(min(bound + error, 600)))
-    return bound + error if error <= GREATEST_ERROR and cut_off <= SHARE_OF_DELTA * delta else math.inf
+    # The other half of the share is for delta itself, which grows by exp(error).
+    return bound + error if error <= GREATEST_ERROR and cut_off <= SHARE_OF_DELTA / 2 * delta else math.inf
 
 
 def _bound(joint: Joint, rate: float, noise_multiplier: float, steps: int, delta: float, accountant: str) -> float:
@@ -165,11 +166,24 @@ def noise_multiplier_of_one(joint: Joint, rate: float, steps: int, budget: float
     return math.exp(high)
 
 
+def refuse_other_variances(joint: Joint, noise_multiplier: float) -> None:
+    """Raise unless a hospital's noise can be drawn.
+
+    Raises:
+        InputError: its variance is too small or too great for the sampler.
+    """
+    refuse_variance(variance_of_one(joint, noise_multiplier))
+
+
 def epsilon_replaced(joint: Joint, rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
     """Epsilon where one image is replaced by any other, an upper bound: add/remove taken twice.
 
     For `discrete_gaussian` that of the Gaussian which it processes.
     """
+    if steps == 0 or rate == 0:
+        return 0.0
+    if noise_multiplier == 0:
+        return math.inf
     if joint.distribution == "discrete_gaussian":
         gaussian = PoissonGaussian(rate, gaussian_multiplier(joint, noise_multiplier), steps)
         bound = accounting.epsilon_replace_one(gaussian, delta * (1 - SHARE_OF_DELTA))
@@ -186,8 +200,9 @@ def epsilon_realised(
 ) -> float:
     """Epsilon with the noise of the honest hospitals that were in the sums, not only of those counted on.
 
-    What it lies below the charged epsilon is never paid back. By Renyi divergence, or by `epsilon` with the fewest
-    of any round where that is less.
+    What it lies below the charged epsilon is never paid back, and it is a description: no guarantee against a
+    server that picks who drops out by what it has seen. By Renyi divergence, or by `epsilon` with the fewest of
+    any round where that is less.
 
     Args:
         steps_by_honest: releases by the number of honest hospitals in their sums.

@@ -54,11 +54,16 @@ def discrete_gaussian(l2: float, l1: float, variance: float, shares: int, coordi
 
 
 def sampled(curve: Reals, rate: float) -> Reals:
-    """Divergence of a release of a Poisson sample, from that of the release itself.
+    """Divergence of a release of a Poisson sample, from that of the release itself, with noise symmetric around 0.
 
-    Zhu & Wang 2019 (ICML, Theorem 5), which holds for any mechanism, with its factor of 3 from the third term on;
-    their Theorem 6, without that factor, asks for more than is known of this noise. Sampling never costs, so the
-    curve itself is a bound too.
+    With P the release without a record and Q with it, a record that is removed costs what the binomial expansion
+    of E_P ((1 - q) + q Q/P)^a says, term by term, as E_P (Q/P)^j is exp((j-1) D_j): the formula of Zhu & Wang 2019
+    (ICML, Theorem 6). One that is added costs no more: to turn noise and shifted noise around the middle of the
+    shift swaps P and Q (Mironov, Talwar & Zhang 2019, arXiv 1908.10530, Theorem 5). Point by point: where Q/P is
+    t >= 1 it is 1/t at the turned point, which has t times the chance; with u = 1 - q + q t, u' = 1 - q + q/t and
+    c = a - 1/2 both give the removed record sqrt(u) sinh(c ln u) - t sqrt(u') sinh(c ln 1/u') more, twice. That is
+    0 at c = 1/2, and as u u' >= 1 the first sinh grows no slower in c. So the factor of 3 of Zhu & Wang's Theorem
+    5, which is for any mechanism, is not needed. Sampling never costs: the curve is a bound too.
 
     Args:
         curve: float64 (orders,) at `ORDERS`. rate: chance of each record to be in the sample.
@@ -69,7 +74,6 @@ def sampled(curve: Reals, rate: float) -> Reals:
         return curve
     log_terms = _log_binomials() + ORDERS * math.log(rate)
     log_terms = log_terms + (ORDERS[:, None] - ORDERS) * math.log1p(-rate) + (ORDERS - 1) * curve
-    log_terms = log_terms + np.where(ORDERS >= 3, math.log(3), 0.0)
     first = (ORDERS - 1) * math.log1p(-rate) + np.log1p(rate * (ORDERS - 1))
     together = np.logaddexp(first, logsumexp(log_terms, axis=1))
     bound: Reals = np.minimum(together / (ORDERS - 1), curve)

@@ -17,10 +17,10 @@ Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Long = NDArray[np.longdouble]
 
-RELATIVE_ERROR = 2.0**-48 + 1024 * float(np.finfo(np.longdouble).eps)
-"""Of every probability inside the core, at most (eta): 4e-15, or 2e-13 where a long double is but a double."""
-TAIL = 2.0**-70
-"""Probability outside the core, which is never drawn, at most (tau)."""
+RELATIVE_ERROR = 2.0**-49 + 1536 * float(np.finfo(np.longdouble).eps)
+"""Of every probability inside the core, at most (eta): 2e-15, or 3e-13 where a long double is but a double."""
+TAIL = 2.0**-100
+"""Probability outside the core, which is never drawn, with what rounding to whole parts moves, at most (tau)."""
 LEAST_VARIANCE = 2.0**12
 GREATEST_VARIANCE = 2.0**44
 BLOCKS_IN_DEVIATION = 64
@@ -114,6 +114,15 @@ class DiscreteGaussian(Noise):
 NOISES: dict[str, type[Noise]] = {"skellam": Skellam, "discrete_gaussian": DiscreteGaussian}
 
 
+def refuse_variance(variance: float) -> None:
+    """Raise `InputError` unless noise of a variance can be drawn."""
+    if not LEAST_VARIANCE <= variance <= GREATEST_VARIANCE:
+        raise InputError(
+            f"privacy.noise_multiplier: integer noise of variance {variance:.3g} cannot be drawn; it must lie "
+            f"between {LEAST_VARIANCE:g} and {GREATEST_VARIANCE:.3g} steps of the grid, squared"
+        )
+
+
 class Sampler:
     """Draws of a `Noise`, cut off where `TAIL` is left.
 
@@ -125,9 +134,9 @@ class Sampler:
 
     with `parts` and `chances` whole numbers that decide the comparisons with random bits (`parts`, `chances`).
     `relative_error` bounds what that differs from the noise's: with e the rounding of a long double's exponent
-    and logarithm, at most 200 of its units, a block's parts are off by e and by half a part (the greatest by half
-    a part for each block), a chance by e and by one of its units; normalising doubles it. That is 2^-49, or 2^-43
-    where a long double is but a double: less than `RELATIVE_ERROR`.
+    and logarithm, at most 300 of its units, a block's parts are off by e and a chance by e, which normalising
+    doubles, and a chance by one of its units, downwards. A block's parts are off by half a part too (the greatest
+    by half a part for each block): together below 2^-115, which is counted in `TAIL`.
 
     Args:
         noise: what to draw, of a variance from `LEAST_VARIANCE` to `GREATEST_VARIANCE`.
@@ -137,16 +146,12 @@ class Sampler:
     """
 
     def __init__(self, noise: Noise) -> None:
-        if not LEAST_VARIANCE <= noise.variance <= GREATEST_VARIANCE:
-            raise InputError(
-                f"privacy.noise_multiplier: integer noise of variance {noise.variance:.3g} cannot be drawn; it "
-                f"must lie between {LEAST_VARIANCE:g} and {GREATEST_VARIANCE:.3g} steps of the grid, squared"
-            )
+        refuse_variance(noise.variance)
         self.noise = noise
         deviation = math.sqrt(noise.variance)
-        self.position_bits = min(POSITION_BITS, max(0, int(math.log2(deviation / BLOCKS_IN_DEVIATION))))
+        self.position_bits = min(POSITION_BITS, max(1, int(math.log2(deviation / BLOCKS_IN_DEVIATION))))
         self.width = 2**self.position_bits
-        self.half = math.ceil(noise.reach(math.log(TAIL)) / self.width)
+        self.half = math.ceil(noise.reach(math.log(TAIL / 2)) / self.width)
         self.block_bits = (2 * self.half - 1).bit_length()
         self._chance_bits = 64 - self.position_bits
         self._build()
@@ -170,10 +175,8 @@ class Sampler:
     @cached_property
     def relative_error(self) -> float:
         """The bound of the class's docstring (eta)."""
-        rounding = 200 * float(np.finfo(np.longdouble).eps)
-        of_parts = rounding + max(0.5 / min(self.parts), len(self.parts) / max(self.parts))
-        of_chances = rounding + 2.0 ** (1 - self._chance_bits)
-        return 2 * (of_parts + of_chances) * 1.01
+        rounding = 300 * float(np.finfo(np.longdouble).eps)
+        return (4 * rounding + 1 / float(self._surely.min())) * 1.01
 
     def chances(self, values: Integers, blocks: Integers) -> Words:
         """How many of 2^(64 - position_bits) random numbers keep a value once it is proposed."""
@@ -215,9 +218,10 @@ class Sampler:
 
 
 def _whole_parts(masses: Long) -> list[int]:
-    """Masses as whole numbers that add up to `RESOLUTION`; what rounding leaves goes to the greatest."""
-    total = masses.sum()
-    parts = [_times(share, RESOLUTION) for share in masses / total]
+    """Masses, 1 at most, as whole numbers that add up to `RESOLUTION`; the greatest takes what rounding leaves."""
+    whole = [_times(mass, RESOLUTION**2) for mass in masses]
+    total = sum(whole)
+    parts = [(2 * one * RESOLUTION + total) // (2 * total) for one in whole]
     parts[int(np.argmax(masses))] += RESOLUTION - sum(parts)
     return parts
 
