@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -24,8 +25,10 @@ from lightning_fed.federation.enrolment import enrol, save_identities
 from lightning_fed.federation.protection import Protection, doses_of
 from lightning_fed.federation.roster import make_roster
 from lightning_fed.federation.site import Site, build_classifier
-from lightning_fed.models.classifier import normalise
+from lightning_fed.models.classifier import Classifier, normalise
+from lightning_fed.models.metrics import Scores
 from lightning_fed.models.vector import Vector, load_vector, to_vector
+from lightning_fed.privacy.steps import StepDiagnostics
 from lightning_fed.studies.single import prepare
 
 C = 0.5
@@ -135,6 +138,29 @@ def driver_of(settings: Experiment, output: Path) -> Driver:
     save_identities(output, identities)
     crew = open_crew(settings, prepared.data, prepared.roster, output)
     return Driver(settings, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(output))
+
+
+def flip_diagnostics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every diagnostic tells something else."""
+    for name in ("clipped", "median_norm", "signal_to_noise"):
+        monkeypatch.setattr(StepDiagnostics, name, property(lambda self: -1.0))
+    begin = Classifier.on_train_start
+
+    def begin_elsewhere(self: Classifier) -> None:
+        begin(self)
+        self.loss_sum += 1e9
+
+    monkeypatch.setattr(Classifier, "on_train_start", begin_elsewhere)
+    monkeypatch.setattr(
+        "lightning_fed.federation.evaluation.score", lambda *_: Scores(0.0, 0.0, 0.0, 1e9, (0.0,) * 8)
+    )
+    fit = Site.fit
+
+    def lying(self: Site, *arguments: Any) -> tuple[Any, ...]:
+        report, *parts = fit(self, *arguments)
+        return replace(report, loss=-1.0, seconds=1e6, saturated=10**9), *parts
+
+    monkeypatch.setattr(Site, "fit", lying)
 
 
 MASKED = SecAgg(protocol="secagg_plus", allow_unsafe=True)

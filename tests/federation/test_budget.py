@@ -18,11 +18,8 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.driver import Driver, OpenRound
 from lightning_fed.federation.local_work import LocalTraining
 from lightning_fed.federation.site import Site
-from lightning_fed.models.classifier import Classifier
-from lightning_fed.models.metrics import Scores
 from lightning_fed.privacy.accounting import PoissonGaussian, epsilon, epsilon_replace_one
 from lightning_fed.privacy.engine import HospitalOptimizer
-from lightning_fed.privacy.steps import StepDiagnostics
 from lightning_fed.studies.single import run_experiment
 from lightning_fed.tracking.records import RoundRecord
 from tests.federation.protected import (
@@ -30,6 +27,7 @@ from tests.federation.protected import (
     driver_of,
     experiment,
     first_weights,
+    flip_diagnostics,
     ledger_lines,
     protection,
     released,
@@ -176,29 +174,6 @@ def test_a_hospital_that_is_lost_in_a_round_has_spent_what_it_charged(tmp_path: 
     assert driver._epsilons == [0.0, wanted, 0.0]
 
 
-def flip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every diagnostic tells something else."""
-    for name in ("clipped", "median_norm", "signal_to_noise"):
-        monkeypatch.setattr(StepDiagnostics, name, property(lambda self: -1.0))
-    begin = Classifier.on_train_start
-
-    def begin_elsewhere(self: Classifier) -> None:
-        begin(self)
-        self.loss_sum += 1e9
-
-    monkeypatch.setattr(Classifier, "on_train_start", begin_elsewhere)
-    monkeypatch.setattr(
-        "lightning_fed.federation.evaluation.score", lambda *_: Scores(0.0, 0.0, 0.0, 1e9, (0.0,) * 8)
-    )
-    fit = Site.fit
-
-    def lying(self: Site, *arguments: Any) -> tuple[Any, ...]:
-        report, *parts = fit(self, *arguments)
-        return replace(report, loss=-1.0, seconds=1e6, saturated=10**9), *parts
-
-    monkeypatch.setattr(Site, "fit", lying)
-
-
 @pytest.mark.parametrize("mechanism", ["record", "update"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_flipping_every_diagnostic_leaves_the_final_weights_unchanged(
@@ -211,7 +186,7 @@ def test_flipping_every_diagnostic_leaves_the_final_weights_unchanged(
         settings = replace(settings, secagg=replace(MASKED, clip=16.0))
     honest = driver_of(settings, tmp_path / "honest")
     told = [run(honest)]
-    flip(monkeypatch)
+    flip_diagnostics(monkeypatch)
     flipped = driver_of(settings, tmp_path / "flipped")
     told.append(run(flipped))
     assert told[0][0].train_loss != told[1][0].train_loss

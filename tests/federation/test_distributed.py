@@ -21,15 +21,18 @@ from lightning_fed.models.vector import Vector
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.joint import sensitivity, variance_of_one
 from lightning_fed.privacy.sums import on_grid
+from lightning_fed.secagg.wire import add_packed
 from tests.federation.protected import (
     C,
     clipped_gradients,
     driver_of,
     experiment,
     first_weights,
+    flip_diagnostics,
     protection,
     with_changes,
 )
+from tests.federation.secrecy import alike, arrays
 
 HOSPITALS = 10
 SURVIVORS = SecAgg(protocol="secagg_plus", min_survivors=7)
@@ -277,6 +280,49 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(tmp_path: Path) -> N
     assert np.array_equal(whole.model.weights, again.model.weights)
     assert np.array_equal(whole.model.released, again.model.released)
     assert whole.spent() == again.spent()
+
+
+def test_flipping_every_diagnostic_leaves_the_final_weights_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = with_changes(settings(rounds=2), federation={"ema": 0.5})
+    models = []
+    for name in ("honest", "flipped"):
+        driver = driver_of(base, tmp_path / name)
+        told = list(driver.rounds())
+        models.append((driver.model.weights, driver.model.released, told[0].train_loss))
+        flip_diagnostics(monkeypatch)
+    (honest, average, loss), (flipped, other, lie) = models
+    assert loss != lie
+    assert np.array_equal(honest, flipped)
+    assert np.array_equal(average, other)
+
+
+def test_what_leaves_a_hospital_is_masked(tmp_path: Path) -> None:
+    """Promise 1: the noised sum itself, whose noise is a share only, is in nothing that a site gives away."""
+    driver = driver_of(settings(), tmp_path)
+    own: dict[int, Any] = {}
+    gone: dict[int, list[Any]] = {}
+    place, fit = site(driver), site(driver).fit
+
+    def noted(hospital: int, *arguments: Any) -> tuple[Any, ...]:
+        protect = protection(place, hospital).protect
+        protection(place, hospital).protect = lambda *given: own.setdefault(hospital, protect(*given))  # type: ignore[method-assign]
+        gone[hospital] = list(fit(hospital, *arguments))
+        return tuple(gone[hospital])
+
+    place.fit = noted  # type: ignore[method-assign,assignment]
+    list(driver.rounds())
+    terms = driver.aggregation.terms  # type: ignore[attr-defined]
+    for hospital, values in gone.items():
+        clear = terms.encoding.encode(own[hospital])
+        (packed,) = arrays(values)
+        assert packed.dtype == np.uint8
+        sent = np.zeros(len(clear), dtype=np.uint32)
+        add_packed(sent, packed, terms.encoding.ring_bits)
+        assert (sent == clear).mean() < 0.01
+        assert not alike((sent & 0xFFFF).astype(float), (clear & 0xFFFF).astype(float))
+        assert place.hospitals[hospital].update is None
 
 
 @pytest.mark.parametrize(
