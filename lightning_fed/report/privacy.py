@@ -22,9 +22,8 @@ TRUSTED = {
 }
 NO_TRUST = "everybody who sees an update or the model must be trusted"
 SIMULATION = "Simulation: the noise can be recomputed from the seed"
-NOT_COVERED = (
-    "Not covered: floating-point effects in the noise (Mironov 2012), timing, and what is tagged diagnostic."
-)
+NOT_COVERED = "Not covered: {floats}timing, and what is tagged diagnostic."
+FLOATS = "floating-point effects in the noise (Mironov 2012), "
 ADJACENCY = {
     "image": "Blanked: the image is taken out and gives a zero gradient (add/remove adjacency); a picture "
     "exchanged for any other, a black one included, is a replaced one. The hospitals' numbers of images are "
@@ -81,7 +80,8 @@ def _card(privacy: PrivacySummary) -> list[str]:
     if privacy.features is not None:
         parts.append(paragraph(f"Features: {privacy.features}."))
     head = ("the worst hospital, whole run", "δ", "ε")
-    told = f"{ADJACENCY.get(privacy.unit or '', '')} {NOT_COVERED} Every ε is rounded up."
+    not_covered = NOT_COVERED.format(floats=FLOATS if privacy.distribution is None else "")
+    told = f"{ADJACENCY.get(privacy.unit or '', '')} {not_covered} Every ε is rounded up."
     return [*parts, table(head, _epsilons(privacy)), paragraph(told, kind="legend")]
 
 
