@@ -11,7 +11,7 @@ from lightning_fed.data.datamodule import HospitalData
 from lightning_fed.data.images import ImageSet
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data, Evaluation, Experiment, Federation, Model, Training
-from lightning_fed.federation import hospital as hospital_module
+from lightning_fed.federation import local_work
 from lightning_fed.federation.hospital import Hospital
 from lightning_fed.federation.local_training import FollowSchedule
 from lightning_fed.federation.state import HospitalStates
@@ -206,7 +206,7 @@ class Watch(FollowSchedule):
 def test_every_step_is_taken_at_the_federations_rate(monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
     settings = experiment(schedule=schedule, warmup_rounds=1.0, rounds=4)
     Watch.seen = []
-    monkeypatch.setattr(hospital_module, "FollowSchedule", Watch)
+    monkeypatch.setattr(local_work, "FollowSchedule", Watch)
     rounds(hospital(settings), first_weights(settings), range(1, 5))
     rate = Schedule(settings.training, 4).rate
     assert Watch.seen == [rate(round + (step + 0.5) / 4) for round in range(4) for step in range(4)]
