@@ -376,7 +376,7 @@ def test_nothing_that_dp_sgd_breaks_can_be_set(monkeypatch: pytest.MonkeyPatch) 
 
     from tests.federation.test_hospital import experiment, first_weights, hospital
 
-    monkeypatch.setattr("lightning_fed.federation.hospital.pl.Trainer", Watched)
+    monkeypatch.setattr("lightning_fed.federation.local_work.pl.Trainer", Watched)
     own = experiment()
     assert isinstance(own, Experiment)
     hospital(own).fit(1, first_weights(own))
