@@ -124,20 +124,11 @@ class Protection(ABC):
         return self.ledger.release(permit.charge, released.tobytes())
 
 
-def draw_samples(experiment: Experiment, images: int, dose: Dose, permit: Permit) -> DrawnPlan:
-    """A round's Poisson samples: each image in each of them by a chance of its own."""
-    drawn, charge = permit.stream("sampling"), permit.charge
-    draws = tuple(np.flatnonzero(drawn.uniform(images) < dose.rate) for _ in range(dose.steps))
-    views = experiment.training.views
-    load = max(1, experiment.privacy.physical_batch_size // views)
-    return DrawnPlan(draws, images, load, views, experiment.seed, charge.hospital, charge.round)
-
-
-class RecordProtection(Protection):
-    """Each image: DP-SGD with an engine that lives as long as the hospital.
+class SampledProtection(Protection):
+    """Each image, by Poisson samples and an engine that lives as long as the hospital.
 
     Args:
-        classifier: the hospital's own, whose optimizer becomes the engine's.
+        classifier: the hospital's own, into which the engine is put.
     """
 
     def __init__(
@@ -149,18 +140,33 @@ class RecordProtection(Protection):
         output: Path | None,
         classifier: Classifier,
     ) -> None:
-        from lightning_fed.privacy.engine import RecordEngine  # Opacus, which other mechanisms do not need
-
         super().__init__(experiment, hospital, images, dose, output)
-        views = experiment.training.views
-        self.engine = RecordEngine(
-            classifier.network, classifier.configure_optimizers(), experiment.privacy, dose, views
-        )
-        classifier.optimizer, classifier.example_wise = self.engine.optimizer, self.engine
+        self.install(classifier)
+
+    @abstractmethod
+    def install(self, classifier: Classifier) -> None:
+        """Make the engine and put it into the classifier."""
 
     def plan(self, permit: Permit) -> DrawnPlan:
-        """Poisson samples."""
-        return draw_samples(self.experiment, self.images, self.dose, permit)
+        """A round's samples: each image in each of them by a chance of its own."""
+        drawn, charge, images = permit.stream("sampling"), permit.charge, self.images
+        draws = tuple(np.flatnonzero(drawn.uniform(images) < self.dose.rate) for _ in range(self.dose.steps))
+        views = self.experiment.training.views
+        load = max(1, self.experiment.privacy.physical_batch_size // views)
+        return DrawnPlan(draws, images, load, views, self.experiment.seed, charge.hospital, charge.round)
+
+
+class RecordProtection(SampledProtection):
+    """DP-SGD in the hospital: noise in each step."""
+
+    def install(self, classifier: Classifier) -> None:
+        """The engine's optimizer becomes the classifier's."""
+        from lightning_fed.privacy.engine import RecordEngine  # Opacus, which other mechanisms do not need
+
+        experiment, optimizer = self.experiment, classifier.configure_optimizers()
+        views = experiment.training.views
+        self.engine = RecordEngine(classifier.network, optimizer, experiment.privacy, self.dose, views)
+        classifier.optimizer, classifier.example_wise = self.engine.optimizer, self.engine
 
     def prepare(self, permit: Permit) -> None:
         """Hand the round's noise to the engine."""
@@ -218,31 +224,16 @@ class UpdateProtection(Protection):
         return Spending(self.ledger.spent, float(norm > self.experiment.privacy.max_grad_norm), norm, ratio)
 
 
-class DistributedProtection(Protection):
-    """Each image: clipped sums at the round's weights, with the hospital's share of the noise in the whole sum.
+class DistributedProtection(SampledProtection):
+    """Clipped sums at the round's weights, with the hospital's share of the noise in the whole sum."""
 
-    Args:
-        classifier: the hospital's own, whose gradients the engine adds up.
-    """
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        hospital: int,
-        images: int,
-        dose: Dose,
-        output: Path | None,
-        classifier: Classifier,
-    ) -> None:
+    def install(self, classifier: Classifier) -> None:
+        """The engine adds up the classifier's gradients."""
         from lightning_fed.privacy.sums import GradientSums  # Opacus, which other mechanisms do not need
 
-        super().__init__(experiment, hospital, images, dose, output)
+        experiment = self.experiment
         self.engine = GradientSums(classifier.network, experiment.privacy, experiment.training.views)
         classifier.example_wise = self.engine
-
-    def plan(self, permit: Permit) -> DrawnPlan:
-        """Poisson samples."""
-        return draw_samples(self.experiment, self.images, self.dose, permit)
 
     def prepare(self, permit: Permit) -> None:
         """A new round's sums."""

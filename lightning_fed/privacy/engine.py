@@ -100,7 +100,45 @@ class HospitalOptimizer(DPOptimizer):
         return 1
 
 
-class RecordEngine:
+class ClippingEngine:
+    """What every engine that clips image by image shares: the network's hooks, its losses, its buffers.
+
+    Args:
+        network: the bare net, whose class and names of weights stay as they are. privacy: settings.
+        views: rows of a batch to an image.
+
+    Raises:
+        InputError: the network mixes images, or has parameters whose per-example gradients cannot be told.
+    """
+
+    def __init__(self, network: nn.Module, privacy: Privacy, views: int) -> None:
+        self.network, self.views = network, views
+        try:
+            self.clipped = ClippedSums(network, way_of(network, privacy.clipping), privacy.max_grad_norm, views)
+        except NotImplementedError as error:
+            raise no_gradients(error) from error
+        self._renew()
+
+    def _renew(self) -> None:
+        """A round begins."""
+        self._losses: Tensor | None = None
+        self._buffers = copy_buffers(self.network)
+
+    def reduce(self, losses: Tensor) -> Tensor:
+        """Losses (rows,) -> the sum over images of the mean over views: the loss to call `backward` with."""
+        self._losses = losses
+        return losses.sum() / self.views
+
+    def refuse_running_statistics(self) -> None:
+        """Raise where a buffer has changed since the round began: it would leave with the weights, without noise.
+
+        Raises:
+            InputError: such a buffer, by name.
+        """
+        refuse_other_buffers(self._buffers, self.network)
+
+
+class RecordEngine(ClippingEngine):
     """A hospital's DP-SGD for the whole federation.
 
     Give the optimizer to Lightning, the losses of each batch to `reduce`, and its backward pass to `backward`.
@@ -117,33 +155,19 @@ class RecordEngine:
     def __init__(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, privacy: Privacy, dose: Dose, views: int = 1
     ) -> None:
-        self.network, self.dose, self.views = network, dose, views
-        self._buffers: dict[str, Tensor] = {}
-        try:
-            self.clipped = ClippedSums(network, way_of(network, privacy.clipping), privacy.max_grad_norm, views)
-        except NotImplementedError as error:
-            raise no_gradients(error) from error
+        super().__init__(network, privacy, views)
+        self.dose = dose
         self.optimizer = HospitalOptimizer(optimizer, dose, privacy.max_grad_norm, self.clipped.sums)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that Opacus's own generator is not cryptographic: it is not used
             self.engine = PrivacyEngine(accountant="prv")
         self.optimizer.attach_step_hook(self.engine.accountant.get_optimizer_hook_fn(sample_rate=dose.rate))
-        self._losses: Tensor | None = None
 
     def begin_round(self, noise: Stream, spent: int) -> None:
         """A round's noise, and the releases that were charged before it."""
+        self._renew()
         self.optimizer.begin_round(noise)
-        self._losses = None
-        self._buffers = copy_buffers(self.network)
         self.engine.accountant.history = [(self.dose.noise_multiplier, self.dose.rate, spent)] if spent else []
-
-    def refuse_running_statistics(self) -> None:
-        """Raise where a buffer has changed since the round began: it would leave with the weights, without noise.
-
-        Raises:
-            InputError: such a buffer, by name.
-        """
-        refuse_other_buffers(self._buffers, self.network)
 
     @property
     def steps_accounted(self) -> int:
@@ -155,11 +179,6 @@ class RecordEngine:
         self.optimizer.batch_is_empty = rows == 0
         self.optimizer.signal_skip_step(do_skip=not last)
         self._losses = None
-
-    def reduce(self, losses: Tensor) -> Tensor:
-        """Losses (rows,) -> the sum over images of the mean over views: the loss to call `backward` with."""
-        self._losses = losses
-        return losses.sum() / self.views
 
     def backward(self, loss: Tensor) -> None:
         """The backward pass from the losses that `loss` was made of; none from an empty batch."""

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Privacy
 from lightning_fed.privacy.clipping.one_pass import trainable
-from lightning_fed.privacy.clipping.ways import ClippedSums
 from lightning_fed.privacy.dose import Dose
-from lightning_fed.privacy.engine import copy_buffers, no_gradients, refuse_other_buffers, way_of
+from lightning_fed.privacy.engine import ClippingEngine
 from lightning_fed.privacy.joint import variance_of_one
 from lightning_fed.privacy.samplers import sampler_of
 from lightning_fed.privacy.steps import StepDiagnostics
@@ -21,7 +20,7 @@ Sum = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-class GradientSums:
+class GradientSums(ClippingEngine):
     """Adds up clipped gradients over the loads of each Poisson sample; takes no step.
 
     Tell it of each batch (`before_batch`), give it the losses (`reduce`) and call `backward`; then `take`.
@@ -37,31 +36,22 @@ class GradientSums:
 
     def __init__(self, network: nn.Module, privacy: Privacy, views: int = 1) -> None:
         refuse_other_entries(network)
-        self.network, self.views, self.max_grad_norm = network, views, privacy.max_grad_norm
-        try:
-            self.clipped = ClippedSums(network, way_of(network, privacy.clipping), privacy.max_grad_norm, views)
-        except NotImplementedError as error:
-            raise no_gradients(error) from error
+        super().__init__(network, privacy, views)
+        self.max_grad_norm = privacy.max_grad_norm
         self.begin_round()
 
     def begin_round(self) -> None:
         """Forget what a round that was broken off left behind."""
+        self._renew()
         self.diagnostics = StepDiagnostics(self.max_grad_norm)
-        self._buffers = copy_buffers(self.network)
         self._sums: list[Sum] = []
         self._open: dict[nn.Parameter, Tensor] = {}
         self._last = True
-        self._losses: Tensor | None = None
 
     def before_batch(self, rows: int, last: bool) -> None:
         """The next batch has so many rows, and is the last of its sample or not."""
         self._last = last
         self._losses = None
-
-    def reduce(self, losses: Tensor) -> Tensor:
-        """Losses (rows,) -> the sum over images of the mean over views."""
-        self._losses = losses
-        return losses.sum() / self.views
 
     def backward(self, loss: Tensor) -> None:
         """The backward pass from the losses that `loss` was made of; none from an empty batch."""
@@ -90,7 +80,7 @@ class GradientSums:
         Raises:
             InputError: the network's buffers have changed, which no noise covers.
         """
-        refuse_other_buffers(self._buffers, self.network)
+        self.refuse_running_statistics()
         sums, self._sums = self._sums, []
         return sums
 
