@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lightning_fed.paths import sync_folder
 from lightning_fed.secagg.errors import ProtocolError
 
 
@@ -12,17 +13,26 @@ class AnsweredRounds:
     """A hospital opens a round once: the same vector opened among two cohorts gives one hospital by subtraction.
 
     Args:
-        path: a file to which each round is appended and synced before its answer leaves; None keeps them in
-            memory alone.
+        path: a file to which each round is appended and synced before its answer leaves. It is made at once, so
+            that a missing one tells of a loss; None keeps the rounds in memory alone.
+
+    Raises:
+        ValueError: the file holds something else. OSError: it cannot be read or made.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._rounds = self._read() if path is not None and path.exists() else set()
+        self._rounds: set[int] = set()
+        if path is not None and path.exists():
+            self._rounds = self._read(path)
+        elif path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            sync_folder(path.parent)
 
-    def _read(self) -> set[int]:
-        assert self.path is not None
-        lines = self.path.read_text(errors="replace").splitlines()
+    @staticmethod
+    def _read(path: Path) -> set[int]:
+        lines = path.read_text(errors="replace").splitlines()
         try:
             return {int(line) for line in lines if line.strip()}
         except ValueError as error:
@@ -44,21 +54,9 @@ class AnsweredRounds:
         """
         self.refuse(round)
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists()
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(descriptor, "w") as file:
                 file.write(f"\n{round}\n")  # the leading line end keeps apart from a line that was cut off
                 file.flush()
                 os.fsync(file.fileno())
-            if new:
-                self._sync_folder()
         self._rounds.add(round)
-
-    def _sync_folder(self) -> None:
-        assert self.path is not None
-        descriptor = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -208,7 +208,9 @@ def test_a_run_without_any_new_model_does_not_end_as_completed(tmp_path: Path) -
 
 def test_a_note_that_cannot_be_written_ends_the_run_before_anything_is_answered(tmp_path: Path) -> None:
     driver = open_driver(SMALL, tmp_path)
-    (tmp_path / "hospitals" / "2" / "answered.txt").mkdir()
+    notes = tmp_path / "hospitals" / "2" / "answered.txt"
+    notes.unlink()
+    notes.mkdir()
     with pytest.raises(FederationError, match=r"hospitals/2/answered\.txt: cannot be written"):
         list(driver.rounds())
 

@@ -84,7 +84,7 @@ def test_a_note_that_cannot_be_written_is_no_note(
     assert 3 in AnsweredRounds(tmp_path / "answered.txt")
 
 
-def test_the_note_is_synced_and_so_is_the_folder_of_a_new_file(
+def test_the_folder_of_a_new_file_is_synced_and_then_every_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, synced = tmp_path / "answered.txt", []
@@ -94,8 +94,16 @@ def test_the_note_is_synced_and_so_is_the_folder_of_a_new_file(
 
     monkeypatch.setattr(os, "fsync", note)
     answered = AnsweredRounds(path)
+    assert synced == [(str(tmp_path), [])]
     answered.add(3)
-    assert synced == [(str(path), ["3"]), (str(tmp_path), ["3"])]
-    synced.clear()
     answered.add(4)
-    assert synced == [(str(path), ["3", "4"])]
+    assert synced[1:] == [(str(path), ["3"]), (str(path), ["3", "4"])]
+
+
+def test_a_file_that_was_taken_away_is_not_made_anew_by_the_next_note(tmp_path: Path) -> None:
+    answered = AnsweredRounds(tmp_path / "answered.txt")
+    answered.add(3)
+    (tmp_path / "answered.txt").unlink()
+    with pytest.raises(FileNotFoundError):
+        answered.add(4)
+    assert 4 not in answered
