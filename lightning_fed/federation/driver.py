@@ -113,12 +113,15 @@ class Driver:
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what is left of the federation; after it `self.model` is the last global model."""
         done = self.done
-        evaluation = self._evaluation() if done is not None else None
+        evaluation = self._evaluation_of(done)
         for number in range(done.round + 1 if done is not None else 1, self.experiment.federation.rounds + 1):
             able = self._able(number)
             if len(able) < self.aggregation.fewest:
                 self.stopped_on_budget = True
+                evaluation = evaluation or self._evaluation()  # of the last round after all
                 break
+            if done is not None and evaluation is None:
+                yield RoundRecord(done, None, (), 0.0)
             round = self._start_round(number, able, evaluation)
             while round.waiting or (evaluation and not evaluation.finished):
                 self.dispatcher.step()
@@ -126,7 +129,7 @@ class Driver:
                     yield _record(done, evaluation)
                     evaluation = None
             done = self._close_round(round)
-            evaluation = self._evaluation()
+            evaluation = self._evaluation_of(done)
         if evaluation is not None and done is not None:
             self.dispatcher.submit(evaluation.jobs())
             self.dispatcher.run_until(lambda: evaluation.finished)
@@ -172,6 +175,13 @@ class Driver:
         )
         self.dispatcher.run_until(lambda: len(results) + len(missing) == len(arguments))
         return results
+
+    def _evaluation_of(self, done: TrainedRound | None) -> Evaluation | None:
+        """The measurement that is due after a round, if one is."""
+        if done is None:
+            return None
+        due = done.round % self.experiment.evaluation.every == 0
+        return self._evaluation() if due or done.round == self.experiment.federation.rounds else None
 
     def _evaluation(self) -> Evaluation:
         split = self.experiment.evaluation.split

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -44,6 +44,14 @@ def normalise(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
+def symmetries(images: Tensor) -> Iterator[Tensor]:
+    """The eight flips and quarter turns of square images (batch, size, size, channels), themselves first."""
+    for turns in range(4):
+        turned = torch.rot90(images, turns, (1, 2))
+        yield turned
+        yield turned.flip(2)
+
+
 class Classifier(pl.LightningModule):
     """A network with cross-entropy and this project's metrics.
 
@@ -76,6 +84,7 @@ class Classifier(pl.LightningModule):
                 "seed": seed,
             }
         )
+        self.test_time_augmentation = model.test_time_augmentation
         self.network = build_network(model, in_channels, num_classes, seed)
         self.optimizer: torch.optim.Optimizer | None = None
         self.example_wise: ExampleWise | None = None
@@ -84,9 +93,14 @@ class Classifier(pl.LightningModule):
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (batch, height, width, channels) -> logits (batch, classes)."""
-        logits: Tensor = self.network(normalise(images))
-        return logits
+        """uint8 images (batch, height, width, channels) -> logits (batch, classes).
+
+        In evaluation mode they are the mean over each image's symmetries, if the model asks for it.
+        """
+        if self.training or not self.test_time_augmentation:
+            logits: Tensor = self.network(normalise(images))
+            return logits
+        return torch.stack([self.network(normalise(view)) for view in symmetries(images)]).mean(0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The one optimizer of this module's whole life: a new Trainer finds the moments of the last."""

@@ -19,13 +19,13 @@ def draw_accuracy(run: Run, provenance: str) -> Picture:
     """Accuracy on the public split, with the hospitals between worst and best where they were looked at."""
     figure = sheet(*SIZE)
     axes = figure.subplots()
-    band(axes, run.lines, lambda line: line.accuracies, "worst to best hospital (diagnostic)")
-    accuracy = [line.released.accuracy for line in run.lines]
-    stroke(axes, run.lines, accuracy, BLUE, "accuracy (released)")
-    balanced = [line.released.balanced_accuracy for line in run.lines]
-    stroke(axes, run.lines, balanced, ORANGE, "balanced accuracy (released)", dashed=True)
+    band(axes, run.scored, lambda line: line.accuracies, "worst to best hospital (diagnostic)")
+    accuracy = [line.released.accuracy for line in run.scored]
+    stroke(axes, run.scored, accuracy, BLUE, "accuracy (released)")
+    balanced = [line.released.balanced_accuracy for line in run.scored]
+    stroke(axes, run.scored, balanced, ORANGE, "balanced accuracy (released)", dashed=True)
     in_percent(axes.yaxis)
-    by_round(axes, run.lines)
+    by_round(axes, run.scored)
     entitle(axes, f"Accuracy by round, {_split(run)} split", provenance)
     alt = f"Accuracy by round: {accuracy[0]:.1%} after the first, {accuracy[-1]:.1%} after the last"
     return finish("accuracy", alt, figure, png=True)
@@ -38,8 +38,8 @@ def draw_loss(run: Run, provenance: str) -> Picture:
     train = [math.nan if line.diagnostic.train_loss is None else line.diagnostic.train_loss for line in run.lines]
     if not all(map(math.isnan, train)):
         stroke(axes, run.lines, train, GREEN, "hospitals' training loss (diagnostic)", dashed=True)
-    loss = [line.released.loss for line in run.lines]
-    stroke(axes, run.lines, loss, BLUE, f"loss on the {_split(run)} split (released)")
+    loss = [line.released.loss for line in run.scored]
+    stroke(axes, run.scored, loss, BLUE, f"loss on the {_split(run)} split (released)")
     axes.set_ylabel("nats")
     by_round(axes, run.lines)
     entitle(axes, "Loss by round", provenance)
@@ -109,4 +109,4 @@ def legend_on_top(axes: Axes) -> None:
 
 
 def _split(run: Run) -> str:
-    return run.lines[-1].released.split
+    return run.scored[-1].released.split

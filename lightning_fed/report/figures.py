@@ -18,8 +18,10 @@ def draw_all(run: Run) -> dict[str, Picture]:
     """The figures that the run has numbers for, by name; the others are left out."""
     provenance = f"{run.title} · {run.hospitals} hospital{'s' * (run.hospitals != 1)} · seed {run.plan.seed}"
     drawers = []
+    if run.scored:
+        drawers += [draw_accuracy, draw_loss]
     if run.lines:
-        drawers += [draw_accuracy, draw_loss, draw_pace]
+        drawers.append(draw_pace)
     if run.lines or run.result:
         drawers.append(draw_time)
     if run.fits or (run.last and run.last.accuracies):

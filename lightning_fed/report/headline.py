@@ -57,7 +57,7 @@ def _scores(result: Result) -> str:
 
 def _scores_so_far(run: Run) -> str:
     if run.last is None:
-        return paragraph("No round is finished yet, so there is nothing to draw.")
+        return paragraph("No model is measured yet, so there is nothing to draw.")
     newest, split = run.last.released, run.last.released.split
     tiles = [
         tile(f"accuracy, {split}, round {run.last.round}", percent(newest.accuracy), "released"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +58,17 @@ class RoundAggregation:
 
 @dataclass(frozen=True)
 class RoundScores(Released):
-    """Scores on a public split, and the privacy spent until then: of the worst hospital, and of each."""
+    """Scores on a public split, and the privacy spent until then: of the worst hospital, and of each.
 
+    A round that was not measured (`evaluation.every`) has no split.
+    """
+
+    split: str = ""
+    accuracy: float = math.nan
+    balanced_accuracy: float = math.nan
+    auroc: float | None = None
+    loss: float = math.nan
+    per_class_accuracy: tuple[float | None, ...] = ()
     epsilon: float | None = None
     epsilon_by_hospital: tuple[float, ...] = ()
 
@@ -141,9 +151,14 @@ class Run:
         return self.result.hospitals if self.result else self.plan.federation.hospitals
 
     @property
+    def scored(self) -> tuple[RoundLine, ...]:
+        """The rounds whose models were measured."""
+        return tuple(line for line in self.lines if line.released.split)
+
+    @property
     def last(self) -> RoundLine | None:
-        """The newest round."""
-        return self.lines[-1] if self.lines else None
+        """The newest round whose model was measured."""
+        return self.scored[-1] if self.scored else None
 
     @property
     def images(self) -> dict[int, int]:

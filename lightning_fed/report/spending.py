@@ -25,7 +25,9 @@ KINDS = {
 
 def draw_spending(run: Run, provenance: str) -> list[Picture]:
     """The figures of privacy that the run has numbers for."""
-    drawers = [draw_epsilon, draw_accuracy_for_epsilon] if run.paid else []
+    drawers = [draw_epsilon] if run.paid else []
+    if any(line.released.split for line in run.paid):
+        drawers.append(draw_accuracy_for_epsilon)
     if run.result and pays_by_size(run.result.privacy):
         drawers.append(draw_price)
     if kinds_of(run):
@@ -77,10 +79,11 @@ def draw_accuracy_for_epsilon(run: Run, provenance: str) -> Picture:
     """Accuracy on the public split over what the worst hospital had spent for it."""
     figure = sheet(*SIZE)
     axes = figure.subplots()
-    spent = [line.released.epsilon or 0.0 for line in run.paid]
+    lines = [line for line in run.paid if line.released.split]
+    spent = [line.released.epsilon or 0.0 for line in lines]
     marker = "o" if len(spent) <= MARKED_ROUNDS else ""
-    accuracy = [line.released.accuracy for line in run.paid]
-    balanced = [line.released.balanced_accuracy for line in run.paid]
+    accuracy = [line.released.accuracy for line in lines]
+    balanced = [line.released.balanced_accuracy for line in lines]
     axes.plot(spent, accuracy, color=BLUE, marker=marker, ms=3.5, label="accuracy (released)")
     axes.plot(spent, balanced, "--", color=ORANGE, marker=marker, ms=3.5, label="balanced accuracy (released)")
     _budget(axes, run, upright=True)
@@ -90,7 +93,7 @@ def draw_accuracy_for_epsilon(run: Run, provenance: str) -> Picture:
     in_percent(axes.yaxis)
     axes.grid(axis="y")
     legend_on_top(axes)
-    entitle(axes, f"Accuracy for its ε, {run.paid[-1].released.split} split", provenance)
+    entitle(axes, f"Accuracy for its ε, {lines[-1].released.split} split", provenance)
     alt = f"Accuracy for epsilon: {accuracy[0]:.1%} at {spent[0]:.2f}, {accuracy[-1]:.1%} at {spent[-1]:.2f}"
     return finish("accuracy_for_epsilon", alt, figure)
 

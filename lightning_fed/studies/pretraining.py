@@ -141,7 +141,7 @@ def _schooling(experiment: Experiment) -> Experiment:
     )
     gpus = min(1.0, experiment.ray.gpus_per_hospital) if torch.cuda.is_available() else 0.0
     return Experiment(
-        model=replace(experiment.model, pretrained=None, start=None),
+        model=replace(experiment.model, pretrained=None, start=None, test_time_augmentation=False),
         training=training,
         federation=Federation(hospitals=1, rounds=1, local_epochs=RECIPE.epochs),
         ray=Ray(enabled=False, gpus_per_hospital=gpus),

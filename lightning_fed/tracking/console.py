@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_fed.tracking.records import FitReport, PrivacySummary, Result, RoundRecord, SecAggSummary
+from lightning_fed.tracking.records import FitReport, PrivacySummary, Released, Result, RoundRecord, SecAggSummary
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 STATUSES = {
@@ -73,7 +73,9 @@ class RunConsole:
 
     def round_done(self, record: RoundRecord) -> None:
         """A round is evaluated."""
-        self.progress.update(self._task, accuracy=f"accuracy {accuracy_text(record)}{_spent(record)}")
+        if record.released is not None:
+            told = f"accuracy {accuracy_text(record.released)}{_spent(record)}"
+            self.progress.update(self._task, accuracy=told)
         if not self.live:
             self.console.print(round_line(record, self.rounds), soft_wrap=True)
 
@@ -83,17 +85,17 @@ def say(text: str) -> None:
     Console(highlight=False).print(text, soft_wrap=True, markup=False)
 
 
-def accuracy_text(record: RoundRecord) -> str:
+def accuracy_text(scores: Released) -> str:
     """Such as `93.1 % (validation)`."""
-    return f"{100 * record.released.accuracy:.1f} % ({record.released.split})"
+    return f"{100 * scores.accuracy:.1f} % ({scores.split})"
 
 
 def round_line(record: RoundRecord, rounds: int) -> str:
     """Such as `round  3/25  accuracy 61.2 % (validation)  loss 1.09  train 25.5 s  hospitals 10  epsilon 2.31`."""
-    trained = record.trained
+    trained, scores = record.trained, record.released
+    told = "" if scores is None else f"accuracy {accuracy_text(scores)}  loss {scores.loss:.3f}  "
     return (
-        f"round {record.round:>{len(str(rounds))}}/{rounds}  accuracy {accuracy_text(record)}  "
-        f"loss {record.released.loss:.3f}  train {trained.train_seconds:.1f} s  "
+        f"round {record.round:>{len(str(rounds))}}/{rounds}  {told}train {trained.train_seconds:.1f} s  "
         f"hospitals {len(trained.counted)}{_spent(record)}"
         + (f"  no new model: {trained.failed}" if trained.failed else "")
     )

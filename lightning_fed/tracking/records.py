@@ -136,10 +136,15 @@ class TrainedRound:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of `rounds.jsonl`."""
+    """One line of `rounds.jsonl`.
+
+    Args:
+        trained: the round. released: its model's scores, None where it was not measured.
+        hospitals: scores on their held-out images. evaluate_seconds: of measuring.
+    """
 
     trained: TrainedRound
-    released: Released
+    released: Released | None
     hospitals: tuple[HospitalScore, ...]
     evaluate_seconds: float
 
@@ -182,7 +187,7 @@ class RoundRecord:
                 "failed": self.trained.failed,
                 "spent": list(self.trained.spent),
             },
-            "released": asdict(self.released) | self._epsilon(),
+            "released": ({} if self.released is None else asdict(self.released)) | self._epsilon(),
             "diagnostic": {
                 "train_loss": self.train_loss,
                 "fits": [

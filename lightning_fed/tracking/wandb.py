@@ -73,7 +73,8 @@ class WandbRun:
         for tag in ("released", "diagnostic", "seconds"):
             values = {name: value for name, value in line[tag].items() if isinstance(value, int | float)}
             numbers |= {f"{tag}/{name}": value for name, value in values.items()}
-        if "released/epsilon" in numbers:  # W&B draws these over epsilon, the ones above over the round
+        # W&B draws these over epsilon, the ones above over the round.
+        if "released/epsilon" in numbers and record.released is not None:
             numbers |= {f"released/{name}_by_epsilon": numbers[f"released/{name}"] for name in BY_EPSILON}
         for kind in ("counted", "dropped"):
             numbers[f"secagg/{kind}"] = len(line["aggregation"][kind])

@@ -11,7 +11,17 @@ import pytest
 from lightning_fed.data.images import ImageData
 from lightning_fed.data.load import load_images
 from lightning_fed.errors import FederationError, InputError
-from lightning_fed.experiment import Data, Experiment, Federation, Model, Ray, Tracking, Training
+from lightning_fed.experiment import (
+    Data,
+    Evaluation,
+    Experiment,
+    Federation,
+    Model,
+    Privacy,
+    Ray,
+    Tracking,
+    Training,
+)
 from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.driver import Driver
@@ -112,3 +122,38 @@ def test_the_test_split_is_read_for_the_last_model_only() -> None:
     splits = {record.released.split for record in driver.rounds()}
     assert splits == {"validation"}
     assert driver.test().split == "test"
+
+
+def measured_every(every: int, rounds: int) -> Experiment:
+    return replace(SMALL, evaluation=Evaluation(every=every), federation=replace(SMALL.federation, rounds=rounds))
+
+
+def test_rounds_between_measurements_have_records_without_scores(tmp_path: Path) -> None:
+    driver = make_driver(measured_every(2, 5))
+    records = list(driver.rounds())
+    assert [record.round for record in records] == [1, 2, 3, 4, 5]
+    assert [record.released is not None for record in records] == [False, True, False, True, True]
+    assert [len(record.hospitals) for record in records] == [0, 3, 0, 3, 3]
+    always = make_driver(measured_every(1, 5))
+    assert [record.released for record in always.rounds()][1] == records[1].released
+    assert np.array_equal(driver.model.weights, always.model.weights)
+
+    cut = make_driver(measured_every(2, 5), tmp_path)
+    rounds = cut.rounds()
+    next(rounds), next(rounds)  # the third round is under way, or done
+    resumed = make_driver(measured_every(2, 5), tmp_path)
+    resumed.resume()
+    again = list(resumed.rounds())
+    assert [record.released for record in again] == [record.released for record in records][-len(again) :]
+
+
+def test_the_last_round_that_the_budget_paid_for_is_measured_in_any_case() -> None:
+    privacy = Privacy(mechanism="update", noise_multiplier=2.0, epsilon=2.0, delta=1e-4)
+    planned = measured_every(40, 50)
+    federation = replace(planned.federation, weighting="equal")
+    data = replace(planned.data, validation=0.0)
+    driver = make_driver(replace(planned, privacy=privacy, federation=federation, data=data))
+    records = list(driver.rounds())
+    assert driver.stopped_on_budget
+    assert 1 < len(records) < 40
+    assert [record.released is not None for record in records] == [False] * (len(records) - 1) + [True]

@@ -168,3 +168,24 @@ def test_a_saved_model_loads_as_plain_weights_with_the_same_outputs(tmp_path: Pa
     assert torch.equal(loaded.probabilities(IMAGES, 16), classifier.probabilities(IMAGES, 16))
     assert loaded.training_settings == classifier.training_settings
     assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"]
+
+
+def test_a_trained_model_may_answer_with_the_mean_over_an_images_symmetries() -> None:
+    plain = small()
+    averaging = Classifier(Model(width=4, test_time_augmentation=True), Training(), seed=3)
+    turned = [np.rot90(IMAGES, turns, axes=(1, 2)) for turns in range(4)]
+    views = [view for one in turned for view in (one, one[:, :, ::-1])]
+    plain.eval(), averaging.eval()
+    with torch.no_grad():
+        logits = torch.stack([plain(torch.from_numpy(view.copy())) for view in views])
+        found = averaging(torch.from_numpy(IMAGES))
+        assert not torch.allclose(logits[0], logits[5], atol=1e-3), "the network itself tells them apart"
+        torch.testing.assert_close(found, logits.mean(0), atol=1e-5, rtol=1e-4)
+    one, other = (averaging.probabilities(np.ascontiguousarray(view), 16) for view in (views[0], views[5]))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_while_it_trains_each_image_is_seen_as_it_is() -> None:
+    plain, averaging = small(), Classifier(Model(width=4, test_time_augmentation=True), Training(), seed=3)
+    images = torch.from_numpy(IMAGES)
+    assert torch.equal(plain.train()(images), averaging.train()(images))

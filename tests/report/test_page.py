@@ -87,7 +87,7 @@ def test_an_unfinished_run_says_so_and_draws_its_rounds(tmp_path: Path) -> None:
 
 def test_a_run_before_its_first_round_has_a_page_without_figures(tmp_path: Path) -> None:
     page = page_of(folders.write(tmp_path, lines=[]))
-    assert "No round is finished yet" in page
+    assert "No model is measured yet" in page
     assert "<svg" not in page
 
 
@@ -162,3 +162,21 @@ def test_matplotlib_is_not_imported_before_a_report_is_written_and_its_windows_n
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert told.stdout.split() == ["False", "True", "False"]
+
+
+def test_rounds_that_were_not_measured_have_a_dash_and_no_point_in_the_figures(tmp_path: Path) -> None:
+    lines = [folders.protected_line(number) for number in (1, 2, 3)]
+    for line in (lines[0], lines[1]):
+        line["released"] = {name: line["released"][name] for name in ("epsilon", "epsilon_by_hospital")}
+    planned = folders.experiment() | {"privacy": {"mechanism": "record", "epsilon": 6.0, "delta": 1e-4}}
+    page = page_of(folders.write(tmp_path, planned, lines[:2]))
+    assert "No model is measured yet" in page
+    assert "nan" not in page.lower().replace("finance", "")
+    assert not (tmp_path / "figures" / "accuracy.svg").exists()
+    assert (tmp_path / "figures" / "epsilon.svg").exists()
+
+    page = page_of(folders.write(tmp_path, planned, lines))
+    rows = re.findall(r"<tr><td[^>]*>([123])</td>(.*?)</tr>", page, re.S)
+    assert [("81.23" in row) for _, row in rows] == [False, False, True]
+    assert "nan %" not in page
+    assert "81.2" in (tmp_path / "figures" / "accuracy.svg").read_text() or "81.2" in page

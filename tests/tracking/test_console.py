@@ -75,3 +75,9 @@ def test_a_spent_budget_is_said_in_words() -> None:
     assert told.startswith(
         "stopped, as too few hospitals' privacy budgets pay for another round, after 3 rounds in 62 s"
     )
+
+
+def test_a_round_that_was_not_measured_has_a_line_without_scores() -> None:
+    line = round_line(replace(record(1), released=None), 3)
+    assert line.startswith("round 1/3  train ")
+    assert "accuracy" not in line

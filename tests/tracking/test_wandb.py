@@ -92,6 +92,9 @@ def test_what_privacy_bought_is_logged_over_epsilon_and_each_hospitals_epsilon_i
     assert logged["diagnostic/hospitals"].get_column("epsilon") == [1.5, 2.5]
     tracker.log_round(told)
     assert not [name for name in tracker.run.logged if "epsilon" in name]
+    spent = replace(told.trained, epsilon_by_hospital=(1.5, 0.0, 2.5))
+    tracker.log_round(replace(told, trained=spent, released=None))  # a round that was not measured
+    assert [name for name in tracker.run.logged if name.startswith("released/")] == ["released/epsilon"]
 
 
 @pytest.mark.slow
