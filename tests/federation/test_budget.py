@@ -95,6 +95,15 @@ def test_a_run_ends_by_value_when_too_few_can_pay(tmp_path: Path, masked: bool) 
     assert np.array_equal(again.model.weights, driver.model.weights)
 
 
+def test_the_last_round_that_the_budget_paid_for_is_measured_in_any_case(tmp_path: Path) -> None:
+    driver = driver_of(with_changes(budget(), evaluation={"every": 40}), tmp_path)
+    for hospital in range(3):
+        charge(driver, hospital, 2)
+    records = run(driver)
+    assert driver.stopped_on_budget
+    assert [record.released is not None for record in records] == [False, True]
+
+
 def test_a_round_is_drawn_from_those_that_can_pay(tmp_path: Path) -> None:
     settings = with_changes(budget(participations=8), federation={"participation": 1 / 3, "rounds": 8})
     driver = driver_of(settings, tmp_path)

@@ -17,7 +17,6 @@ from lightning_fed.experiment import (
     Experiment,
     Federation,
     Model,
-    Privacy,
     Ray,
     Tracking,
     Training,
@@ -145,15 +144,3 @@ def test_rounds_between_measurements_have_records_without_scores(tmp_path: Path)
     resumed.resume()
     again = list(resumed.rounds())
     assert [record.released for record in again] == [record.released for record in records][-len(again) :]
-
-
-def test_the_last_round_that_the_budget_paid_for_is_measured_in_any_case() -> None:
-    privacy = Privacy(mechanism="update", noise_multiplier=2.0, epsilon=2.0, delta=1e-4)
-    planned = measured_every(40, 50)
-    federation = replace(planned.federation, weighting="equal")
-    data = replace(planned.data, validation=0.0)
-    driver = make_driver(replace(planned, privacy=privacy, federation=federation, data=data))
-    records = list(driver.rounds())
-    assert driver.stopped_on_budget
-    assert 1 < len(records) < 40
-    assert [record.released is not None for record in records] == [False] * (len(records) - 1) + [True]
