@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,9 @@ class HospitalActor:
 
     def work(self, method: str, *arguments: Any) -> Any:
         """A method of the site; of some tuples the driver passes all but the first value on by reference."""
+        begun = time.perf_counter()
         result = getattr(self.site, method)(*arguments)
-        return_much_freed_memory()
+        return_much_freed_memory(time.perf_counter() - begun)
         return result
 
 
@@ -62,6 +64,8 @@ class ActorCrew:
     Raises:
         InputError: the actors cannot be placed or built in `ray.startup_timeout` seconds.
     """
+
+    ahead = 1
 
     def __init__(
         self,

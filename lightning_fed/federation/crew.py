@@ -40,6 +40,8 @@ class Crew(Protocol):
 
     places: Sequence[Place]
     capacity: Capacity
+    ahead: int
+    """How many jobs a site may be sent beside the one that it works on."""
 
     def put(self, value: Any) -> Any:
         """Make a value available to every site, stored once."""
@@ -73,6 +75,8 @@ class Crew(Protocol):
 
 class LocalCrew:
     """One site in this process: for a debugger, or a machine without Ray (`ray.enabled: false`)."""
+
+    ahead = 0  # work is done when it is sent
 
     def __init__(self, site: Site) -> None:
         self.site = site

@@ -1,4 +1,7 @@
-"""Which work starts where and when: sites work one thing at a time, nodes and GPUs as many as they hold."""
+"""Which work starts where and when: sites work one thing at a time, nodes and GPUs as many as they hold.
+
+A site that works may be sent its next work ahead (`Crew.ahead`), so as not to wait for the driver in between.
+"""
 
 from __future__ import annotations
 
@@ -84,14 +87,19 @@ class Dispatcher:
 
     def _start_all(self) -> int:
         """Start what can start; how many jobs were for sites that are gone."""
-        waiting, lost = [], []
+        waiting: list[Job] = []
+        lost = []
+        held_back = False  # work that waits for room, which work sent ahead would keep from it
         for job in self.queue:
             if job.site in self.gone:
                 lost.append(job)
                 continue
             site = self._site_for(job)
+            if site is None and not held_back and self._goes_ahead(job):
+                site = job.site
             if site is None:
                 waiting.append(job)
+                held_back = held_back or self._at(job.site) == 0
             else:
                 ticket = self.crew.start(site, job.method, job.arguments, job.apart)
                 self.running[ticket] = (site, job)
@@ -109,9 +117,17 @@ class Dispatcher:
         waiting = Counter(queued.site for queued in self.queue)
         return min(free, key=lambda site: waiting[site])
 
+    def _at(self, site: int | None) -> int:
+        """How many jobs a site has."""
+        return sum(running == site for running, _ in self.running.values())
+
+    def _goes_ahead(self, job: Job) -> bool:
+        """Whether a job can wait at its own site, which is busy, for the work there to end."""
+        return job.site is not None and 1 <= self._at(job.site) <= self.crew.ahead
+
     def _is_free(self, site: int) -> bool:
         places, capacity = self.crew.places, self.crew.capacity
-        busy = [running for running, _ in self.running.values()]
+        busy = {running for running, _ in self.running.values()}
         place = places[site]
         on_node = sum(places[other].node == place.node for other in busy)
         on_gpu = sum(places[other] == place for other in busy)

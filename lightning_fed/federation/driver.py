@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,20 +160,29 @@ class Driver:
         return evaluation.released()
 
     def _reach(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Mapping[int, Any]:
-        """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone."""
+        """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone.
+
+        Each site is called once, with the arguments of its hospitals side by side, which are as many for each.
+        """
+        by_site: dict[int, list[int]] = {}
+        for hospital in arguments:
+            by_site.setdefault(self.roster.site_of[hospital], []).append(hospital)
         results: dict[int, Any] = {}
+        done: list[dict[int, Any]] = []
         missing: list[str] = []
         self.dispatcher.submit(
             Job(
-                self.roster.site_of[hospital],
-                method,
-                (hospital, *values),
-                partial(results.__setitem__, hospital),
+                site,
+                "each",
+                (method, hospitals, *itertools.chain.from_iterable(arguments[one] for one in hospitals)),
+                done.append,
                 lost=missing.append,
             )
-            for hospital, values in arguments.items()
+            for site, hospitals in by_site.items()
         )
-        self.dispatcher.run_until(lambda: len(results) + len(missing) == len(arguments))
+        self.dispatcher.run_until(lambda: len(done) + len(missing) == len(by_site))
+        for answers in done:
+            results |= answers
         return results
 
     def _evaluation_of(self, done: TrainedRound | None) -> Evaluation | None:

@@ -111,6 +111,13 @@ class Site:
         report = replace(report, saturated=parcel.saturated, protect_seconds=parcel.seconds)
         return report, *parcel.parts
 
+    def each(self, method: str, hospitals: Sequence[int], *arguments: Any) -> dict[int, Any]:
+        """What a method gives for each of some hospitals; each has its share of the arguments, in their order."""
+        of_one = len(arguments) // len(hospitals)
+        shares = (arguments[place * of_one : (place + 1) * of_one] for place in range(len(hospitals)))
+        call = getattr(self, method)
+        return {hospital: call(hospital, *share) for hospital, share in zip(hospitals, shares, strict=True)}
+
     def secagg(self, hospital: int, method: str, message: Any) -> Any:
         """A message of the aggregator to one hospital's SecAgg+ client: its answer, or its refusal."""
         if method not in LOST_AT:

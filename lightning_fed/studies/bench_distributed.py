@@ -15,7 +15,18 @@ from rich.table import Table
 from lightning_fed.checks import positive
 from lightning_fed.data.datamodule import DrawnPlan, HospitalData
 from lightning_fed.data.images import ImageData
-from lightning_fed.experiment import Data, Experiment, Federation, Model, Privacy, Ray, SecAgg, Tracking, Training
+from lightning_fed.experiment import (
+    Data,
+    Evaluation,
+    Experiment,
+    Federation,
+    Model,
+    Privacy,
+    Ray,
+    SecAgg,
+    Tracking,
+    Training,
+)
 from lightning_fed.federation.local_work import LocalGradients
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.models.vector import to_vector, vector_size
@@ -23,7 +34,7 @@ from lightning_fed.privacy.sums import GradientSums
 from lightning_fed.studies.bench_federation import FederationJob, draw_images, time_rounds
 from lightning_fed.studies.bench_floor import rounds_together
 
-HELD_OUT = 8  # so few that their evaluation is nothing
+HELD_OUT = 8  # of the last round's evaluation
 ROUNDS_PER_SETUP = 10
 LOAD = 64
 
@@ -79,6 +90,7 @@ def experiment_of(job: DistributedJob) -> Experiment:
         federation=Federation(hospitals=job.hospitals, rounds=job.rounds + 1, local_steps=1),
         privacy=Privacy(mechanism="distributed", noise_multiplier=1.0, physical_batch_size=LOAD),
         secagg=SecAgg(protocol="secagg_plus", rounds_per_setup=ROUNDS_PER_SETUP),
+        evaluation=Evaluation(every=job.rounds + 1),
         ray=Ray(hospitals_per_actor=-(-job.hospitals // job.processes), cpus_per_hospital=job.threads),
         tracking=Tracking(wandb="disabled"),
     )

@@ -15,8 +15,8 @@ from lightning_fed.federation.dispatch import Dispatcher, Job
 class Rehearsal:
     """A crew whose work is noted and ends in a random order; it refuses to be overloaded."""
 
-    def __init__(self, places: Sequence[Place], capacity: Capacity, seed: int = 0) -> None:
-        self.places, self.capacity = places, capacity
+    def __init__(self, places: Sequence[Place], capacity: Capacity, seed: int = 0, ahead: int = 0) -> None:
+        self.places, self.capacity, self.ahead = places, capacity, ahead
         self.random = random.Random(seed)
         self.busy: dict[int, int] = {}
         self.started: list[tuple[int, tuple[Any, ...]]] = []
@@ -26,12 +26,13 @@ class Rehearsal:
         return value
 
     def start(self, site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> int:
-        assert site not in self.busy.values(), f"site {site} is given two jobs"
+        assert list(self.busy.values()).count(site) <= self.ahead, f"site {site} is given too many jobs"
         ticket = len(self.started)
         self.busy[ticket] = site
         self.started.append((site, arguments))
-        nodes = Counter(self.places[other].node for other in self.busy.values())
-        gpus = Counter(self.places[other] for other in self.busy.values() if self.places[other].gpu is not None)
+        busy = set(self.busy.values())
+        nodes = Counter(self.places[other].node for other in busy)
+        gpus = Counter(self.places[other] for other in busy if self.places[other].gpu is not None)
         assert all(count <= self.capacity.per_node[node] for node, count in nodes.items()), "a node is overloaded"
         assert all(count <= self.capacity.per_gpu for count in gpus.values()), "a GPU is overloaded"
         self.most |= nodes
@@ -57,7 +58,9 @@ def crews(draw: st.DrawFn) -> Rehearsal:
     gpus = draw(st.sampled_from([[None], ["0"], ["0", "1"]]))
     place = st.builds(Place, st.sampled_from(sorted(nodes)), st.sampled_from(gpus))
     places = draw(st.lists(place, min_size=1, max_size=8))
-    return Rehearsal(places, Capacity(nodes, draw(st.integers(1, 3))), draw(st.integers(0, 1000)))
+    return Rehearsal(
+        places, Capacity(nodes, draw(st.integers(1, 3))), draw(st.integers(0, 1000)), draw(st.integers(0, 2))
+    )
 
 
 @given(crew=crews(), data=st.data())
@@ -89,9 +92,9 @@ def test_the_jobs_of_one_site_start_in_their_order(crew: Rehearsal, data: st.Dat
         assert numbers == sorted(numbers)
 
 
-@given(seed=st.integers(0, 1000), jobs=st.integers(1, 20))
-def test_where_there_is_one_slot_jobs_start_strictly_in_their_order(seed: int, jobs: int) -> None:
-    crew = Rehearsal([Place("a", None)] * 4, Capacity({"a": 1}, 1), seed)
+@given(seed=st.integers(0, 1000), jobs=st.integers(1, 20), ahead=st.integers(0, 1))
+def test_where_there_is_one_slot_jobs_start_strictly_in_their_order(seed: int, jobs: int, ahead: int) -> None:
+    crew = Rehearsal([Place("a", None)] * 4, Capacity({"a": 1}, 1), seed, ahead)
     done: list[Any] = []
     dispatcher = Dispatcher(crew)
     dispatcher.submit(Job(number % 4, "work", (number,), done.append) for number in range(jobs))
@@ -106,6 +109,21 @@ def test_a_node_is_filled_to_its_capacity() -> None:
     dispatcher.submit(Job(site, "work", (site,), done.append) for site in range(6))
     dispatcher.step()
     assert crew.most == {"a": 3, "b": 1}
+
+
+def test_a_busy_site_is_sent_its_next_job_ahead_unless_another_site_waits_for_the_room() -> None:
+    crew = Rehearsal([Place("a", None)] * 2, Capacity({"a": 1}, 1), ahead=1)
+    done: list[Any] = []
+    dispatcher = Dispatcher(crew)
+    crew.wait = lambda tickets: []  # type: ignore[method-assign]
+    dispatcher.submit(Job(0, "work", (number,), done.append) for number in range(3))
+    dispatcher.step()
+    assert [number for _, (number,) in crew.started] == [0, 1], "and no more than one"
+    dispatcher = Dispatcher(Rehearsal([Place("a", None)] * 2, Capacity({"a": 1}, 1), ahead=1))
+    dispatcher.crew.wait = lambda tickets: []  # type: ignore[method-assign]
+    dispatcher.submit(Job(site, "work", (number,), done.append) for number, site in enumerate([0, 1, 0]))
+    dispatcher.step()
+    assert dispatcher.crew.started == [(0, (0,))]  # type: ignore[attr-defined]
 
 
 def test_work_for_anybody_goes_to_a_site_that_nothing_waits_for() -> None:
