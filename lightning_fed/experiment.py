@@ -134,6 +134,7 @@ class Training:
         momentum: for optimizers that have one (SGD, RMSprop).
         weight_decay: the optimizer's own.
         augment: flips and quarter turns, drawn anew for each image and step.
+        distort: strength, 0 to 2, of further changes of position, size, colour and sharpness, drawn likewise.
         precision: `32-true` or `bf16-mixed`.
         threads: torch threads of one hospital; part of the result (more threads round otherwise).
         schedule: learning rate over the whole federation: `constant` or `cosine` (down to zero).
@@ -149,6 +150,7 @@ class Training:
     momentum: float = 0.0
     weight_decay: float = 0.0
     augment: bool = True
+    distort: float = 0.0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: int = 1
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -161,6 +163,7 @@ class Training:
         positive("training", lr=self.lr, batch_size=self.batch_size, threads=self.threads, views=self.views)
         not_negative("training", weight_decay=self.weight_decay, warmup_rounds=self.warmup_rounds)
         in_range("training", 0, 1, momentum=self.momentum)
+        in_range("training", 0, 2, distort=self.distort)
 
 
 @dataclass(frozen=True)

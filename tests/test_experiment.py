@@ -62,6 +62,7 @@ ZERO_IS_FINE = {
     "privacy.colluding_hospitals",
     "data.partition_seed",
     "data.validation",
+    "training.distort",
     "training.momentum",
     "training.weight_decay",
     "training.warmup_rounds",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lightning_fed.data.distortion import Dice, dice_for, distort
 from lightning_fed.data.images import ImageSet, Indices, Pixels
 from lightning_fed.experiment import Training
 from lightning_fed.seeds import stream
@@ -57,6 +58,10 @@ class Batches(Protocol):
         """How each image of a batch is turned and flipped, 0 to 7 (batch * views,), views of an image together."""
         ...
 
+    def dice(self, batch: PlannedBatch, count: int) -> Dice:
+        """So many random numbers in [0, 1) for each view of each image (batch * views, count)."""
+        ...
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -94,6 +99,11 @@ class Plan:
         """Drawn anew for each image and step."""
         choices = stream(self.seed, "augment", self.hospital, self.round, batch.step)
         return choices.integers(0, 8, len(batch.positions))
+
+    def dice(self, batch: PlannedBatch, count: int) -> Dice:
+        """Drawn anew for each image and step."""
+        choices = stream(self.seed, "distort", self.hospital, self.round, batch.step)
+        return choices.random((len(batch.positions), count))
 
     def batches(self) -> Iterator[PlannedBatch]:
         """A new permutation for each pass."""
@@ -158,6 +168,11 @@ class DrawnPlan:
         choices = stream(self.seed, "augment", self.hospital, self.round, batch.step)
         return choices.integers(0, 8, (self.images, self.views))[batch.positions].reshape(-1)
 
+    def dice(self, batch: PlannedBatch, count: int) -> Dice:
+        """Drawn for every image of the hospital, sampled or not."""
+        choices = stream(self.seed, "distort", self.hospital, self.round, batch.step)
+        return choices.random((self.images, self.views, count))[batch.positions].reshape(-1, count)
+
 
 class PlanSampler(Sampler[PlannedBatch]):
     """The plan's batches as a torch sampler."""
@@ -188,15 +203,19 @@ def flip_and_turn(images: Pixels, choices: Indices) -> Pixels:
 class PlannedBatches(Dataset[tuple[Tensor, Tensor]]):
     """Indexed by whole batches of the plan; `owned` are the hospital's rows of the shared pixels."""
 
-    def __init__(self, shared: ImageSet, owned: Indices, plan: Batches, augment: bool, views: int = 1) -> None:
-        self.shared, self.owned, self.plan, self.augment, self.views = shared, owned, plan, augment, views
+    def __init__(self, shared: ImageSet, owned: Indices, plan: Batches, training: Training) -> None:
+        self.shared, self.owned, self.plan, self.training = shared, owned, plan, training
 
     def __getitem__(self, batch: PlannedBatch) -> tuple[Tensor, Tensor]:
         """Images uint8 (batch * views, height, width, channels), labels int64 (batch * views,), views together."""
-        rows = self.owned[batch.positions].repeat(self.views)
+        training = self.training
+        rows = self.owned[batch.positions].repeat(training.views)
         images = self.shared.images[rows]
-        if self.augment:
+        if training.augment:
             images = flip_and_turn(images, self.plan.turns(batch))
+        if training.distort:
+            dice = self.plan.dice(batch, dice_for(images.shape[3]))
+            images = distort(images, dice, training.distort)
         return torch.from_numpy(images), torch.from_numpy(self.shared.labels[rows])
 
 
@@ -223,8 +242,7 @@ class HospitalData(pl.LightningDataModule):
         """
         if self.plan is None:
             raise RuntimeError("set the round's plan before training")
-        training = self.training
-        batches = PlannedBatches(self.shared, self.train, self.plan, training.augment, training.views)
+        batches = PlannedBatches(self.shared, self.train, self.plan, self.training)
         return DataLoader(batches, batch_size=None, sampler=PlanSampler(self.plan))
 
     def held_out(self) -> ImageSet:

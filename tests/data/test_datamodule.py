@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_fed.data.datamodule import HospitalData, Plan, PlannedBatch, PlannedBatches, flip_and_turn
+from lightning_fed.data.datamodule import (
+    DrawnPlan,
+    HospitalData,
+    Plan,
+    PlannedBatch,
+    PlannedBatches,
+    flip_and_turn,
+)
 from lightning_fed.data.images import ImageSet
 from lightning_fed.experiment import Training
 
@@ -125,7 +132,7 @@ def test_augmented_images_are_symmetries_of_the_plain_ones_and_labels_stay(share
 
 
 def test_augmentation_is_the_same_in_whatever_order_the_steps_are_asked_for(shared: ImageSet) -> None:
-    batches = PlannedBatches(shared, np.arange(50), PLAN, augment=True)
+    batches = PlannedBatches(shared, np.arange(50), PLAN, Training(augment=True))
     dealt = list(PLAN.batches())
     forwards = [batches[batch][0] for batch in dealt]
     backwards = [batches[batch][0] for batch in reversed(dealt)][::-1]
@@ -138,8 +145,8 @@ def test_augmentation_is_the_same_in_whatever_order_the_steps_are_asked_for(shar
 def test_another_round_hospital_seed_or_step_augments_the_same_images_in_another_way(
     shared: ImageSet, change: dict[str, int], step: int
 ) -> None:
-    first = PlannedBatches(shared, np.arange(50), PLAN, augment=True)[PlannedBatch(0, np.arange(50))][0]
-    another = PlannedBatches(shared, np.arange(50), replace(PLAN, **change), augment=True)
+    first = PlannedBatches(shared, np.arange(50), PLAN, Training(augment=True))[PlannedBatch(0, np.arange(50))][0]
+    another = PlannedBatches(shared, np.arange(50), replace(PLAN, **change), Training(augment=True))
     second = another[PlannedBatch(step, np.arange(50))][0]
     assert not torch.equal(first, second)
 
@@ -155,3 +162,17 @@ def test_training_without_a_plan_is_refused(shared: ImageSet) -> None:
     data = HospitalData(shared, np.arange(10), np.arange(0), Training())
     with pytest.raises(RuntimeError, match="set the round's plan"):
         data.train_dataloader()
+
+
+def test_distorted_views_of_an_image_differ_and_do_not_depend_on_which_others_were_drawn(shared: ImageSet) -> None:
+    training = Training(augment=False, distort=1.0, views=3)
+    few, many = (
+        DrawnPlan((np.array(drawn),), images=50, load=16, views=3, seed=1, hospital=2, round=3)
+        for drawn in ([4, 9], [1, 4, 7, 9])
+    )
+    (one,) = few.batches()
+    (other,) = many.batches()
+    found = PlannedBatches(shared, np.arange(50), few, training)[one][0].numpy().astype(int)
+    among = PlannedBatches(shared, np.arange(50), many, training)[other][0].numpy().astype(int)
+    assert np.abs(found - among[[3, 4, 5, 9, 10, 11]]).max() <= 1
+    assert np.abs(found[0] - found[1]).mean() > 1

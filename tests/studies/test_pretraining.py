@@ -106,7 +106,10 @@ def test_what_the_weights_depend_on_is_in_the_name(change: Callable[[Experiment]
     assert path_of(change(SMALL)) != path_of(SMALL)
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"cells": 65}, {"epochs": 2}, {"lr": 0.1}, {"warmup": 0.5}])
+@pytest.mark.parametrize(
+    "change",
+    [{"version": 99}, {"cells": 65}, {"epochs": 2}, {"lr": 0.1}, {"warmup": 0.5}, {"distort": 0.5}],
+)
 def test_the_recipe_and_the_size_are_in_the_name(
     monkeypatch: pytest.MonkeyPatch, change: dict[str, float]
 ) -> None:
