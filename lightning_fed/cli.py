@@ -1,4 +1,4 @@
-"""The command line: `lightning-fed run | report | bench`."""
+"""The command line: `lightning-fed run | sweep | report | bench`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lightning_fed.errors import FederationError, InputError
 USAGE = """usage: lightning-fed COMMAND [options]
 
   run       train one federation; without options, ten hospitals on procedural blood cells
+  sweep     the runs of a W&B sweep file, side by side on Ray
   report    write a run's page anew from its folder
   secagg-parameters   the degree and threshold that hold for some hospitals and rates, as JSON
   bench     measure this machine: bench federation, bench secagg
@@ -38,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    commands = {"run": _run, "report": _report, "bench": _bench, "secagg-parameters": _secagg_parameters}
+    commands = {
+        "run": _run,
+        "sweep": _sweep,
+        "report": _report,
+        "bench": _bench,
+        "secagg-parameters": _secagg_parameters,
+    }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -54,6 +61,12 @@ def _run(words: list[str]) -> int:
     from lightning_fed.run_command import run_command
 
     return run_command(words)
+
+
+def _sweep(words: list[str]) -> int:
+    from lightning_fed.studies.sweep import sweep_command
+
+    return sweep_command(words)
 
 
 def _report(words: list[str]) -> int:

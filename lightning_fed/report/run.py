@@ -161,6 +161,12 @@ class Run:
         return self.scored[-1] if self.scored else None
 
     @property
+    def validation(self) -> float | None:
+        """The last model's accuracy on the validation split, where it was measured there."""
+        scores = self.last.released if self.last else None
+        return scores.accuracy if scores and scores.split == "validation" else None
+
+    @property
     def images(self) -> dict[int, int]:
         """How many images each hospital has, or trained on in its latest round while the run is unfinished."""
         if self.result:

@@ -1,0 +1,96 @@
+"""Many runs, each in a folder of its own: finished ones are kept, cut ones go on, and none runs twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lightning_fed.arguments import read_experiment
+from lightning_fed.errors import FederationError, InputError
+from lightning_fed.experiment import Experiment, Ray
+from lightning_fed.federation.side_by_side import Outcome, side_by_side
+from lightning_fed.studies.single import run_experiment
+from lightning_fed.tracking.files import RunFolder
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Args:
+        name: of its folder. experiment: resolved, with `output` that folder.
+    """
+
+    name: str
+    experiment: Experiment
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it runs."""
+        return RunFolder(Path(str(self.experiment.output)))
+
+    @property
+    def finished(self) -> bool:
+        """Whether its result is there."""
+        return self.folder.summary.exists()
+
+    @property
+    def log(self) -> Path:
+        """What the run says."""
+        return self.folder.path.with_suffix(".log")
+
+    def refuse_another(self) -> None:
+        """Raise where the folder holds a run of another experiment.
+
+        Raises:
+            InputError: it does.
+        """
+        if not self.folder.experiment.exists():
+            return
+        kept = read_experiment(["--config", str(self.folder.experiment)])
+        if kept.fingerprint != self.experiment.fingerprint:
+            raise InputError(
+                f"{self.folder.path}: holds a run with other settings; name another --output, or remove it"
+            )
+
+
+def run_cells(cells: Sequence[Cell], settings: Ray, done: Callable[[Cell, Outcome], None]) -> list[Cell]:
+    """Run what is not finished, side by side where there is room; those that failed.
+
+    Each federation works in one process: its result is the same as with a process for each hospital, and the
+    machine is filled by runs.
+
+    Args:
+        settings: of the cluster; a run takes what one hospital would. done: told of each run that ends.
+
+    Raises:
+        InputError: a folder holds a run with other settings, or the cluster does not fit; nothing has run.
+    """
+    for cell in cells:
+        cell.refuse_another()
+    open_cells = [cell for cell in cells if not cell.finished]
+    failed = []
+    if open_cells:
+        for place, outcome in side_by_side(settings, run_cell, open_cells):
+            done(open_cells[place], outcome)
+            if outcome is not None:
+                failed.append(open_cells[place])
+    return failed
+
+
+def run_cell(cell: Cell) -> None:
+    """Run or resume one cell in this process; what it says goes to its log.
+
+    Raises:
+        InputError, FederationError: as the run raises them.
+    """
+    experiment = replace(cell.experiment, ray=replace(cell.experiment.ray, enabled=False))
+    cell.log.parent.mkdir(parents=True, exist_ok=True)
+    with cell.log.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            run_experiment(experiment, resume=cell.folder.experiment.exists())
+        except (InputError, FederationError) as error:
+            print(f"lightning-fed: {error}")
+            raise
