@@ -1,4 +1,4 @@
-"""The command line: `lightning-fed run | sweep | report | bench`."""
+"""The command line: `lightning-fed run | sweep | report | predict | bench`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ USAGE = """usage: lightning-fed COMMAND [options]
   run       train one federation; without options, ten hospitals on procedural blood cells
   sweep     the runs of a W&B sweep file, side by side on Ray
   report    write a run's page anew from its folder
+  predict   name the cells in pictures, or in an npz, by a trained model
   secagg-parameters   the degree and threshold that hold for some hospitals and rates, as JSON
   bench     measure this machine: bench federation, bench secagg
 
@@ -43,6 +44,7 @@ def _dispatch(words: list[str]) -> int:
         "run": _run,
         "sweep": _sweep,
         "report": _report,
+        "predict": _predict,
         "bench": _bench,
         "secagg-parameters": _secagg_parameters,
     }
@@ -79,6 +81,12 @@ def _report(words: list[str]) -> int:
         raise InputError("report takes one run folder: lightning-fed report RUN_FOLDER")
     print(write_report(Path(words[0])))
     return 0
+
+
+def _predict(words: list[str]) -> int:
+    from lightning_fed.studies.predict import predict_command
+
+    return predict_command(words)
 
 
 def _bench(words: list[str]) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_fed.data.images import ImageData, ImageSet, image_set
-from lightning_fed.data.npz import read_npz
+from lightning_fed.data.images import ImageData, ImageSet, Pixels, image_set
+from lightning_fed.data.npz import SPLITS, read_npz
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data
 from lightning_fed.paths import user_path
@@ -73,13 +73,46 @@ def _read_folder(folder: Path, names: tuple[str, ...], size: int) -> ImageSet:
     return image_set(np.stack(images), np.array(labels), str(folder))
 
 
-def _read_picture(path: Path, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The picture's centre square as uint8 (size, size, 3), resized bicubically."""
+def read_unlabelled(path: Path, size: int | None, channels: int, split: str = "test") -> tuple[list[str], Pixels]:
+    """Images to be named: a picture, a folder of pictures with all that is below it, or a split of an npz.
+
+    Args:
+        path: of them. size: of a side in pixels, to which pictures are fitted; None where nobody knows, and an npz
+            has its own. channels: 1 or 3. split: of an npz in MedMNIST's layout, `train`, `val` or `test`.
+
+    Returns:
+        A name for each, and uint8 (images, size, size, channels).
+
+    Raises:
+        InputError: nothing is there, or it does not hold what it should.
+    """
+    if path.suffix.lower() == ".npz":
+        images = dict(zip(SPLITS, read_npz(path), strict=True))[split].images
+        if images.shape[3] != channels or size not in (None, images.shape[1]):
+            raise InputError(
+                f"{path}: images of {images.shape[1]} pixels and {images.shape[3]} channels, but the model "
+                f"learned from {size} and {channels}; give it images like those"
+            )
+        return [f"{split} {number}" for number in range(len(images))], images
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    if not pictures:
+        raise InputError(f"{path}: no picture and no npz; name a folder of PNG or JPEG files, or an npz")
+    if size is None:
+        raise InputError(f"{path}: the model does not say what size it learned from; give it images in an npz")
+    mode = "L" if channels == 1 else "RGB"
+    stack = np.stack([_read_picture(file, size, mode) for file in pictures])
+    names = [str(file.relative_to(path)) if path.is_dir() else file.name for file in pictures]
+    return names, stack.reshape(len(stack), size, size, channels)
+
+
+def _read_picture(path: Path, size: int, mode: str = "RGB") -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The picture's centre square as uint8 (size, size, 3) or, in mode L, (size, size), resized bicubically."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as picture:
-            return np.asarray(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+            return np.asarray(ImageOps.fit(picture.convert(mode), (size, size), Image.Resampling.BICUBIC))
     except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a whole picture; replace or remove it") from error
 

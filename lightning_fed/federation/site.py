@@ -215,4 +215,6 @@ def build_classifier(experiment: Experiment, data: ImageData) -> Classifier:
         in_channels=data.channels,
         num_classes=len(data.class_names),
         seed=derive(experiment.seed, "weights"),
+        class_names=data.class_names,
+        size=data.size,
     )

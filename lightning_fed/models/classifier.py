@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -61,6 +61,8 @@ class Classifier(pl.LightningModule):
         model: which network, as `Model` or its plain values.
         training: how it trains, as `Training` or its plain values.
         in_channels: channels of an image. num_classes: classes. seed: of the first weights.
+        class_names: by label, and size: pixels of a side, of the images that it learns from; kept for whoever
+            loads `model.ckpt`, none where nobody says.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Classifier(pl.LightningModule):
         in_channels: int = 3,
         num_classes: int = 8,
         seed: int = 0,
+        class_names: Sequence[str] = (),
+        size: int | None = None,
     ) -> None:
         super().__init__()
         model = model if isinstance(model, Model) else Model(**model)
@@ -82,6 +86,8 @@ class Classifier(pl.LightningModule):
                 "in_channels": in_channels,
                 "num_classes": num_classes,
                 "seed": seed,
+                "class_names": list(class_names),
+                "size": size,
             }
         )
         self.test_time_augmentation = model.test_time_augmentation

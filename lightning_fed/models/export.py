@@ -32,6 +32,22 @@ def load_weights(classifier: Classifier, path: Path, told: str = NO_START) -> No
         raise InputError(told.format(path=path, reason=reason)) from error
 
 
+def load_model(path: Path) -> Classifier:
+    """The trained model of a `model.ckpt`, in evaluation mode; no code in the file is run.
+
+    Raises:
+        InputError: it is missing, damaged, or its network's own class cannot be imported.
+    """
+    try:
+        classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: no model can be read from it ({reason}); name a run's model.ckpt") from error
+    return classifier.eval()
+
+
 def save_model(classifier: Classifier, path: Path) -> None:
     """Write `model.ckpt`; `Classifier.load_from_checkpoint(path, weights_only=True)` reads it back."""
     content = {
