@@ -14,12 +14,18 @@ USAGE = """usage: lightning-fed COMMAND [options]
 
   run       train one federation; without options, ten hospitals on procedural blood cells
   sweep     the runs of a W&B sweep file, side by side on Ray
-  report    write a run's page anew from its folder
+  report    write a run's page anew from its folder, or a page that compares several runs
   predict   name the cells in pictures, or in an npz, by a trained model
   secagg-parameters   the degree and threshold that hold for some hospitals and rates, as JSON
   bench     measure this machine: bench federation, bench secagg
 
 'lightning-fed COMMAND --help' tells more. --debug shows the traceback of an error."""
+
+REPORT_USAGE = """usage: lightning-fed report RUN
+       lightning-fed report RUN RUN [RUN ...] [--output FILE]
+
+Of one run: writes report.html and figures/ into its folder anew.
+Of several: writes a page that compares them (comparison.html)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,14 +78,24 @@ def _sweep(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    from lightning_fed.report.page import write_report
-
     if words[:1] in (["-h"], ["--help"]):
-        print("usage: lightning-fed report RUN_FOLDER\n\nWrites report.html and figures/ anew.")
+        print(REPORT_USAGE)
         return 0
-    if len(words) != 1:
-        raise InputError("report takes one run folder: lightning-fed report RUN_FOLDER")
-    print(write_report(Path(words[0])))
+    output, folders = "comparison.html", list(words)
+    if "--output" in folders[:-1]:
+        place = folders.index("--output")
+        output = folders[place + 1]
+        del folders[place : place + 2]
+    if not folders or any(word.startswith("-") for word in folders):
+        raise InputError("report takes folders of runs: lightning-fed report RUN [RUN ...] [--output FILE]")
+    if len(folders) == 1:
+        from lightning_fed.report.page import write_report
+
+        print(write_report(Path(folders[0])))
+    else:
+        from lightning_fed.report.compare import write_comparison
+
+        print(write_comparison([Path(folder) for folder in folders], Path(output)))
     return 0
 
 

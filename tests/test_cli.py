@@ -93,7 +93,7 @@ def test_each_kind_of_error_has_its_code_and_one_line(
 
 def test_help_of_report_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--help"]) == 0
-    assert "RUN_FOLDER" in capsys.readouterr().out
+    assert "RUN [RUN ...]" in capsys.readouterr().out
 
 
 def test_what_print_config_prints_is_a_config_of_the_same_experiment(

@@ -27,6 +27,7 @@ class Score:
 
     hospital: int
     accuracy: float
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
