@@ -1,4 +1,4 @@
-"""The command line: `lightning-fed run | sweep | report | predict | bench`."""
+"""The command line: `lightning-fed run | paper | sweep | report | predict | bench`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lightning_fed.errors import FederationError, InputError
 USAGE = """usage: lightning-fed COMMAND [options]
 
   run       train one federation; without options, ten hospitals on procedural blood cells
+  paper     the tables of arXiv 2412.00687, each number beside the printed one
   sweep     the runs of a W&B sweep file, side by side on Ray
   report    write a run's page anew from its folder, or a page that compares several runs
   predict   name the cells in pictures, or in an npz, by a trained model
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     commands = {
         "run": _run,
+        "paper": _paper,
         "sweep": _sweep,
         "report": _report,
         "predict": _predict,
@@ -69,6 +71,12 @@ def _run(words: list[str]) -> int:
     from lightning_fed.run_command import run_command
 
     return run_command(words)
+
+
+def _paper(words: list[str]) -> int:
+    from lightning_fed.studies.paper import paper_command
+
+    return paper_command(words)
 
 
 def _sweep(words: list[str]) -> int:

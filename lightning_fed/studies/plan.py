@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from lightning_fed.data.datamodule import Plan
-from lightning_fed.experiment import Experiment
+from lightning_fed.experiment import Experiment, Model, Training
 from lightning_fed.federation.enrolment import enrol, ring_of, terms_of, unsafe_choice, upload_bytes
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.scattering import ScatterNet
@@ -36,7 +36,7 @@ def plan_lines(experiment: Experiment) -> list[str]:
     sizes = [len(member.train) for member in prepared.roster.members]
     parameters = len(prepared.model.weights)
     images = sum(_images(prepared, hospital) for hospital in range(federation.hospitals))
-    per_image = _image_seconds(prepared.classifier, prepared)
+    per_image = _seconds_of(prepared)
     seconds = per_image * images * federation.participation
     return [
         f"data: {prepared.data.title}, {len(prepared.data.train)} training images, "
@@ -52,6 +52,27 @@ def plan_lines(experiment: Experiment) -> list[str]:
         f"{federation.rounds * seconds / 3600:.2f} CPU-hours in all, measured by {MEASURED_STEPS} steps here",
         f"memory: about {_memory_gigabytes(prepared, parameters):.1f} GB for the hospitals' processes",
     ]
+
+
+def image_seconds(model: Model, training: Training, batch: int, size: int, channels: int, classes: int) -> float:
+    """CPU-seconds of one image's gradient, timed by a few steps on noise.
+
+    Args:
+        model, training: the network, and how it trains. batch: images in a step. size, channels, classes: theirs.
+    """
+    classifier = Classifier(model, training, in_channels=channels, num_classes=classes)
+    torch.set_num_threads(training.threads)
+    labels = torch.zeros(batch, dtype=torch.int64)
+    # Other images in each step: fixed features are computed once for an image.
+    batches = torch.randint(0, 256, (MEASURED_STEPS + 1, batch, size, size, channels), dtype=torch.uint8)
+    start = time.perf_counter()
+    for step, images in enumerate(batches):
+        if step == 1:
+            start = time.perf_counter()  # the first step warms up
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16-mixed"):
+            loss = classifier.training_step((images, labels), step)
+        loss.backward()  # type: ignore[no-untyped-call]
+    return (time.perf_counter() - start) / MEASURED_STEPS / batch
 
 
 def privacy_lines(experiment: Experiment, doses: Sequence[Dose] | None, images: int) -> list[str]:
@@ -152,21 +173,11 @@ def _images(prepared: Prepared, hospital: int) -> float:
     return training.batch_size * _steps(prepared, hospital)
 
 
-def _image_seconds(classifier: Classifier, prepared: Prepared) -> float:
-    torch.set_num_threads(prepared.experiment.training.threads)
-    size, channels = prepared.data.size, prepared.data.channels
-    batch = min(prepared.experiment.training.batch_size, prepared.experiment.privacy.physical_batch_size)
-    labels = torch.zeros(batch, dtype=torch.int64)
-    # Other images in each step: fixed features are computed once for an image.
-    batches = torch.randint(0, 256, (MEASURED_STEPS + 1, batch, size, size, channels), dtype=torch.uint8)
-    start = time.perf_counter()
-    for step, images in enumerate(batches):
-        if step == 1:
-            start = time.perf_counter()  # the first step warms up
-        with torch.autocast("cpu", torch.bfloat16, enabled=prepared.experiment.training.precision == "bf16-mixed"):
-            loss = classifier.training_step((images, labels), step)
-        loss.backward()  # type: ignore[no-untyped-call]
-    return (time.perf_counter() - start) / MEASURED_STEPS / batch
+def _seconds_of(prepared: Prepared) -> float:
+    experiment, data = prepared.experiment, prepared.data
+    batch = min(experiment.training.batch_size, experiment.privacy.physical_batch_size)
+    classes = len(data.class_names)
+    return image_seconds(experiment.model, experiment.training, batch, data.size, data.channels, classes)
 
 
 def _memory_gigabytes(prepared: Prepared, parameters: int) -> float:

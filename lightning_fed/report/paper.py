@@ -1,0 +1,204 @@
+"""The tables and figures of the paper's questions, from what its runs gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from lightning_fed.report.canvas import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    Picture,
+    drawing,
+    entitle,
+    finish,
+    in_percent,
+    sheet,
+    short,
+)
+from lightning_fed.report.sweep import percent_of
+from lightning_fed.tracking.rounding import epsilon_text
+
+TITLES = {
+    "RQ2": "RQ1, RQ2: what privacy and secure aggregation cost",
+    "RQ3": "RQ3: DPResNet against a standard ResNet, 10 hospitals",
+    "RQ4": "RQ4: accuracy against the privacy budget, 10 hospitals",
+}
+HEAD = (
+    *("question", "row", "column", "printed", "runs", "test_accuracy_mean", "test_accuracy_deviation"),
+    *("best_of_rounds_mean", "best_of_rounds_split", "validation_mean", "epsilon", "unit", "short"),
+    *("did_not_learn", "seconds", "data"),
+)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a table.
+
+    Args:
+        questions, row, column, printed: where it stands, and what the paper prints.
+        accuracies: of the last round on the test split, one for each seed; none while no run is finished.
+        best: of all measured rounds, on `split`. validation: of the last round.
+        epsilon, unit: charged; None without a guarantee. short: fewer than twelve passes over the images.
+        did_not_learn: not above the largest class's share. seconds: of all runs. title: of the images.
+    """
+
+    questions: tuple[str, ...]
+    row: str
+    column: str
+    printed: float | None
+    accuracies: tuple[float, ...]
+    best: tuple[float, ...]
+    split: str
+    validation: tuple[float, ...]
+    epsilon: float | None
+    unit: str | None
+    short: bool
+    did_not_learn: bool
+    seconds: float
+    title: str
+
+    @property
+    def text(self) -> str:
+        """Such as `91.64 ± 0.21 % (printed 97.78 %)`, with marks."""
+        if not self.accuracies:
+            return "not run"
+        marks = [
+            *(["short"] if self.short else []),
+            *(["did not learn"] if self.did_not_learn else []),
+            *([f"printed {100 * self.printed:.2f} %"] if self.printed is not None else []),
+        ]
+        return percent_of(self.accuracies) + (f" ({', '.join(marks)})" if marks else "")
+
+    @property
+    def guarantee(self) -> str:
+        """Such as `ε 5.99 for each image`."""
+        return "none" if self.epsilon is None else f"ε {epsilon_text(self.epsilon)} for each {self.unit}"
+
+
+def csv_rows(numbers: Sequence[Number]) -> list[Sequence[Any]]:
+    """Head, and every number as it is."""
+    rows: list[Sequence[Any]] = [HEAD]
+    for one in numbers:
+        many = len(one.accuracies) > 1
+        rows.append(
+            [
+                *(" ".join(one.questions), one.row, one.column, one.printed, len(one.accuracies)),
+                *(_mean(one.accuracies), stdev(one.accuracies) if many else None, _mean(one.best), one.split),
+                *(_mean(one.validation), one.epsilon, one.unit, one.short, one.did_not_learn),
+                *(round(one.seconds, 1), one.title),
+            ]
+        )
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def tables(numbers: Sequence[Number]) -> str:
+    """Markdown: a table for each question that has numbers."""
+    titles = sorted({one.title for one in numbers if one.title})
+    told = [f"Test accuracy after the last round. Data: {', '.join(titles) or 'no run is finished'}."]
+    for question, title in TITLES.items():
+        chosen = [one for one in numbers if question in one.questions]
+        if chosen:
+            told += ["", f"## {title}", "", *(_curve(chosen) if question == "RQ4" else _table(chosen))]
+    return "\n".join(told)
+
+
+def _table(numbers: Sequence[Number]) -> list[str]:
+    """A line for each number: cells with marks are too wide to stand side by side."""
+    lines = ["| | | test accuracy | best of rounds | validation | guarantee |", "|---|---|---|---|---|---|"]
+    for one in numbers:
+        best = f"{percent_of(one.best)} ({one.split})" if one.best else "-"
+        lines.append(
+            f"| {one.row} | {one.column} | {one.text} | {best} | {percent_of(one.validation)} | {one.guarantee} |"
+        )
+    return lines
+
+
+def _curve(numbers: Sequence[Number]) -> list[str]:
+    columns = sorted({one.column for one in numbers})
+    lines = [f"| ε | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for row, cells in sorted(_by_budget(numbers).items()):
+        lines.append(f"| {row:g} | {' | '.join(cells[name].text if name in cells else '-' for name in columns)} |")
+    return lines
+
+
+def _by_budget(numbers: Sequence[Number]) -> dict[float, dict[str, Number]]:
+    found: dict[float, dict[str, Number]] = {}
+    for one in numbers:
+        budget = float(one.row.removeprefix("epsilon ")) if one.row.startswith("epsilon ") else 6.0
+        found.setdefault(budget, {})[one.column] = one
+    return found
+
+
+def draw_paper(numbers: Sequence[Number]) -> list[Picture]:
+    """The figures that there are numbers for."""
+    done = [one for one in numbers if one.accuracies]
+    pictures = []
+    with drawing():
+        costs = [one for one in done if "RQ2" in one.questions]
+        if costs:
+            pictures.append(_draw_costs(costs))
+        curve = [one for one in done if "RQ4" in one.questions]
+        if curve:
+            pictures.append(_draw_curve(curve))
+    return pictures
+
+
+def _draw_costs(numbers: Sequence[Number]) -> Picture:
+    rows, columns = (list(dict.fromkeys(getattr(one, name) for one in numbers)) for name in ("row", "column"))
+    figure = sheet(9.2, 1.0 + 0.62 * len(columns) * max(1, len(rows)) / 2)
+    axes = figure.subplots()
+    thick, tones = 0.8 / len(rows), (BLUE, GREEN, INK)
+    for one in numbers:
+        place = columns.index(one.column) + thick * (rows.index(one.row) - (len(rows) - 1) / 2)
+        tone, first = tones[rows.index(one.row) % 3], columns.index(one.column) == 0
+        spread = stdev(one.accuracies) if len(one.accuracies) > 1 else None
+        axes.barh(
+            place, fmean(one.accuracies), thick * 0.9, xerr=spread, color=tone, label=one.row if first else "_"
+        )
+        if one.printed is not None:
+            axes.plot([one.printed], [place], "D", color=ORANGE, ms=5, label="_")
+    axes.plot([], [], "D", color=ORANGE, ms=5, label="printed")
+    axes.set_yticks(range(len(columns)), [short(name, 30) for name in columns])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    in_percent(axes.xaxis)
+    axes.grid(axis="x")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    entitle(axes, "Test accuracy, and what the paper prints", _titles(numbers))
+    return finish("rq2", "Test accuracy by column and number of hospitals, beside the printed ones", figure)
+
+
+def _draw_curve(numbers: Sequence[Number]) -> Picture:
+    figure = sheet(6.4, 4.0)
+    axes = figure.subplots()
+    found = _by_budget(numbers)
+    for name, tone in zip(sorted({one.column for one in numbers}), (BLUE, ORANGE, GREEN), strict=False):
+        cells = [(budget, cells[name]) for budget, cells in sorted(found.items()) if name in cells]
+        mean = [fmean(one.accuracies) for _, one in cells]
+        spread = [stdev(one.accuracies) if len(one.accuracies) > 1 else 0.0 for _, one in cells]
+        label = name.rpartition("(")[2].rstrip(")")
+        axes.errorbar(
+            [budget for budget, _ in cells], mean, yerr=spread, color=tone, marker="o", ms=4, label=label
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(found), [f"{budget:g}" for budget in sorted(found)])
+    axes.minorticks_off()
+    axes.set_xlabel("ε, whole run")
+    in_percent(axes.yaxis)
+    axes.grid(axis="y")
+    axes.legend(loc="lower right")
+    entitle(axes, "Test accuracy for its ε", _titles(numbers))
+    return finish("rq4", "Test accuracy over epsilon", figure)
+
+
+def _titles(numbers: Sequence[Number]) -> str:
+    return ", ".join(sorted({one.title for one in numbers}))

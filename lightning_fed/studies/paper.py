@@ -1,0 +1,177 @@
+"""`lightning-fed paper`: the tables of arXiv 2412.00687, each number beside the printed one."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from lightning_fed.arguments import read_experiment
+from lightning_fed.errors import InputError
+from lightning_fed.federation.side_by_side import Outcome
+from lightning_fed.paths import user_path
+from lightning_fed.report.load import read_run
+from lightning_fed.report.paper import Number, csv_rows, draw_paper, tables
+from lightning_fed.studies.cells import Cell, run_cells
+from lightning_fed.studies.paper_grid import BUDGETS, IMAGES, GridCell, grid
+from lightning_fed.studies.plan import image_seconds
+from lightning_fed.studies.single import resolve
+from lightning_fed.tracking.console import say
+from lightning_fed.tracking.files import write_text_whole
+
+QUESTIONS = ("RQ1", "RQ2", "RQ3", "RQ4")
+FIRST_SEED = 42
+SHAPE = 28, 3, 8
+"""Pixels, channels and classes of BloodMNIST."""
+SHORT = 12
+"""Passes over the images, of which fewer are marked."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of the grid and its runs, one for each seed."""
+
+    cell: GridCell
+    runs: tuple[Cell, ...]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"paper: {message}; see 'lightning-fed paper --help'")
+
+
+EPILOG = (
+    "Other words, such as --data.root FOLDER, are keys of the experiment and go to every run. Finished runs are "
+    "kept: the same command goes on with the others, at another budget in another folder."
+)
+
+
+def paper_command(words: Sequence[str]) -> int:
+    """Run the paper's grid and write its tables and figures: 0 done, 3 where a run failed.
+
+    Raises:
+        InputError: a run's experiment or the cluster does not fit; nothing has run.
+    """
+    parser = _Parser("lightning-fed paper", description=paper_command.__doc__, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--budget", choices=BUDGETS, default="laptop", help="widths, rounds and seeds")
+    parser.add_argument("--only", choices=QUESTIONS, help="one research question")
+    parser.add_argument("--output", help="folder; paper/<budget> if left out")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the runs and the time they take, run nothing"
+    )
+    own, rest = parser.parse_known_args([word for word in words if word != "--resume"])
+    budget = BUDGETS[own.budget]
+    output = user_path(own.output or f"paper/{own.budget}").resolve()
+    chosen = [cell for cell in grid(budget) if own.only is None or own.only in cell.questions]
+    planned = [plan(cell, budget.seeds, output, rest) for cell in chosen]
+    runs = [run for one in planned for run in one.runs]
+    open_runs = [run for run in runs if not run.finished]
+    say(f"paper, budget {own.budget}: {len(runs)} runs, {len(runs) - len(open_runs)} finished before; {output}")
+    if open_runs:
+        minutes = gradient_seconds(open_runs) / 60
+        say(f"about {minutes:.0f} CPU-minutes are left, and drawn cells to learn from where they are not kept yet")
+    if own.dry_run:
+        for run in runs:
+            say(f"{run.name}{'  (finished)' * run.finished}")
+        return 0
+    ended = 0
+
+    def tell(cell: Cell, outcome: Outcome) -> None:
+        nonlocal ended
+        ended += 1
+        write_paper(planned, output)
+        say(f"{ended}/{len(open_runs)}  {cell.name}  {'done' if outcome is None else f'failed: {outcome}'}")
+
+    # The longest first, so that none is left alone at the end.
+    order = sorted(runs, key=lambda run: -run.experiment.federation.rounds * run.experiment.model.width)
+    failed = run_cells(order, runs[0].experiment.ray, tell)
+    say(write_paper(planned, output))
+    say(f"tables and figures: {output}/table.md, table.csv")
+    return 3 if failed else 0
+
+
+def plan(cell: GridCell, seeds: int, output: Path, rest: Sequence[str]) -> Planned:
+    """The runs of a cell.
+
+    Raises:
+        InputError: its words are no experiment.
+    """
+    runs = []
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        name = f"{cell.name}-{seed}"
+        words = [*cell.words, "--seed", str(seed), "--tracking.wandb", "disabled", *rest]
+        runs.append(Cell(name, resolve(read_experiment([*words, "--output", str(output / "runs" / name)]))))
+    return Planned(cell, tuple(runs))
+
+
+def write_paper(planned: Sequence[Planned], output: Path) -> str:
+    """The tables as they are now; figures and files beside."""
+    numbers = [measured(one) for one in planned]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(csv_rows(numbers))
+    output.mkdir(parents=True, exist_ok=True)
+    write_text_whole(output / "table.csv", text.getvalue())
+    told = tables(numbers)
+    write_text_whole(output / "table.md", told + "\n")
+    for picture in draw_paper(numbers):
+        write_text_whole(output / f"{picture.name}.svg", picture.svg)
+    return told
+
+
+def measured(planned: Planned) -> Number:
+    """What the finished runs of a cell gave."""
+    cell, finished = planned.cell, [read_run(run.folder.path) for run in planned.runs if run.finished]
+    results = [run.result for run in finished if run.result is not None]
+    split = [run.last.released.split for run in finished if run.last]
+    best = [max(line.released.accuracy for line in run.scored) for run in finished if run.scored]
+    return Number(
+        cell.questions,
+        cell.row,
+        cell.column,
+        cell.printed,
+        tuple(result.test.accuracy for result in results),
+        tuple(best),
+        split[0] if split else "",
+        tuple(run.validation for run in finished if run.validation is not None),
+        max((result.privacy.epsilon for result in results if result.privacy.epsilon is not None), default=None),
+        results[0].privacy.unit if results else None,
+        passes(planned.runs[0]) < SHORT - 0.5,
+        any(result.test.accuracy <= _majority(result.data.classes_by_hospital) for result in results),
+        math.fsum(result.seconds.total for result in results),
+        results[0].data.title if results else "",
+    )
+
+
+def gradient_seconds(runs: Sequence[Cell]) -> float:
+    """CPU-seconds of all gradients, from a few steps of each network timed on noise."""
+    of_network: dict[str, float] = {}
+    total = 0.0
+    for run in runs:
+        model, training = replace(run.experiment.model, pretrained=None), run.experiment.training
+        batch, key = min(training.batch_size, 64), repr((model, training.precision))
+        if key not in of_network:
+            of_network[key] = image_seconds(model, training, batch, *SHAPE)
+        total += passes(run) * IMAGES * (1 - run.experiment.data.validation) * of_network[key]
+    return total
+
+
+def passes(run: Cell) -> float:
+    """Over all images, in the mean."""
+    federation, privacy = run.experiment.federation, run.experiment.privacy
+    if not privacy.by_images:
+        return float(federation.rounds * federation.local_epochs)
+    together = 1 if privacy.mechanism == "distributed" else federation.hospitals
+    return (
+        run.experiment.training.batch_size * together * federation.rounds * (federation.local_steps or 1) / IMAGES
+    )
+
+
+def _majority(classes_by_hospital: Sequence[Sequence[int]]) -> float:
+    """The largest class's share of the images, and one percent more: what naming it always would score."""
+    totals = [sum(column) for column in zip(*classes_by_hospital, strict=True)]
+    return float(max(totals) / sum(totals) + 0.01)

@@ -1,0 +1,147 @@
+"""`lightning-fed paper`: every cell is a run that can be made, and every number stands beside the printed one."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lightning_fed.cli import main
+from lightning_fed.report.paper import Number, csv_rows, draw_paper, tables
+from lightning_fed.studies import paper
+from lightning_fed.studies.cells import Cell
+from lightning_fed.studies.paper_grid import BUDGETS, COLUMNS, HOSPITALS, PRINTED, GridCell, grid
+
+SMALLEST = [
+    *("--data.name", "bloodcells", "--data.images", "200", "--data.partition", "iid", "--data.min_images", "4"),
+    *("--model.width", "2", "--model.pretrained", "null", "--federation.rounds", "1"),
+    *("--federation.local_epochs", "1", "--ray.enabled", "false"),
+]
+LAPTOP = grid(BUDGETS["laptop"])
+
+
+def experiments(tmp_path: Path, budget: str = "laptop") -> dict[str, tuple[GridCell, Cell]]:
+    found = {}
+    for cell in grid(BUDGETS[budget]):
+        (run,) = paper.plan(cell, 1, tmp_path, ["--data.root", str(tmp_path)]).runs
+        found[cell.name] = (cell, run)
+    return found
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_cell_is_an_experiment_with_a_folder_of_its_own(tmp_path: Path, budget: str) -> None:
+    found = experiments(tmp_path, budget)
+    assert len(found) == len(grid(BUDGETS[budget]))
+    for cell, run in found.values():
+        experiment = run.experiment
+        if "RQ2" in cell.questions:
+            assert cell.row == f"{experiment.federation.hospitals} hospitals"
+        if cell.row.startswith("epsilon"):
+            assert cell.row == f"epsilon {experiment.privacy.epsilon:g}"
+        assert experiment.privacy.delta == 1.9e-4 or not experiment.privacy.guarantees
+        if budget == "laptop" and experiment.privacy.by_images:
+            assert paper.passes(run) == pytest.approx(12, abs=0.1)
+
+
+def test_the_columns_are_what_their_names_say(tmp_path: Path) -> None:
+    found = experiments(tmp_path)
+    plain, masked, published, stated, right, record, distributed = (
+        found[f"10-hospitals-{name}"][1].experiment
+        for name in ("plain", "secagg", "published", "stated-noise", "right-noise", "record", "distributed")
+    )
+    assert (plain.secagg.protocol, masked.secagg.protocol) == ("plain", "secagg_plus")
+    assert plain.privacy.mechanism == masked.privacy.mechanism == "none"
+    assert not published.privacy.guarantees
+    assert published.privacy.max_grad_norm == 7
+    assert stated.privacy.noise_multiplier is not None
+    assert stated.privacy.noise_multiplier * 7 == pytest.approx(0.6989, rel=1e-4)
+    assert (right.privacy.epsilon, right.privacy.sensitivity) == (6.0, "replace_one")
+    assert (record.privacy.mechanism, distributed.privacy.mechanism) == ("record", "distributed")
+    for hospitals in HOSPITALS:
+        ours = found[f"{hospitals}-hospitals-distributed"][1].experiment
+        assert ours.secagg.min_survivors == hospitals - max(1, hospitals // 10)
+
+
+def test_what_is_printed_stands_where_the_paper_prints_it() -> None:
+    stated = {(cell.row, cell.column): cell.printed for cell in LAPTOP if cell.printed is not None}
+    assert stated == {(f"{hospitals} hospitals", column): value for (hospitals, column), value in PRINTED.items()}
+    assert len([cell for cell in LAPTOP if "RQ2" in cell.questions]) == len(HOSPITALS) * len(COLUMNS)
+
+
+def number(accuracy: float | None, **changes: object) -> Number:
+    told = () if accuracy is None else (accuracy,)
+    base = Number(
+        ("RQ2",),
+        "10 hospitals",
+        COLUMNS[0],
+        0.9876,
+        told,
+        told,
+        "test",
+        (),
+        None,
+        None,
+        False,
+        False,
+        9.0,
+        "cells",
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_each_number_tells_its_marks_and_the_printed_one() -> None:
+    assert number(0.912).text == "91.20 % (printed 98.76 %)"
+    assert number(None).text == "not run"
+    assert number(0.2, printed=None, short=True, did_not_learn=True).text == "20.00 % (short, did not learn)"
+    two = number(None, accuracies=(0.9, 0.92), printed=None)
+    assert two.text == "91.00 ± 1.41 %"
+    assert number(0.9, epsilon=5.994, unit="image").guarantee == "ε 6.00 for each image"
+
+
+def test_the_tables_and_figures_have_every_number() -> None:
+    numbers = [
+        number(0.91),
+        number(0.3, column=COLUMNS[6], questions=("RQ2", "RQ4"), epsilon=6.0, unit="image"),
+        number(0.2, column=COLUMNS[6], questions=("RQ4",), row="epsilon 0.5", printed=None),
+        number(None, column=COLUMNS[5], questions=("RQ4",), row="epsilon 0.5", printed=None),
+    ]
+    told = tables(numbers)
+    assert "## RQ3" not in told
+    curve = told[told.index("## RQ4") :].splitlines()
+    assert [line.split("|")[1].strip() for line in curve[4:]] == ["0.5", "6"]
+    assert "not run" in curve[4]
+    assert [len(row) for row in csv_rows(numbers)] == [len(csv_rows(numbers)[0])] * 5
+    pictures = {picture.name: picture for picture in draw_paper(numbers)}
+    assert set(pictures) == {"rq2", "rq4"}
+    assert draw_paper([number(None)]) == []
+
+
+def test_a_wrong_word_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "--only", "RQ7"]) == 2
+    assert main(["paper", "--output", str(tmp_path / "out"), "--data.rot", "x"]) == 2
+    assert "data.root" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_one_question_is_answered_at_the_smallest_size_and_nothing_runs_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["paper", "--only", "RQ2", "--output", str(tmp_path / "out"), *SMALLEST]
+    chosen = [cell for cell in LAPTOP if cell.row == "5 hospitals"]
+    monkeypatch.setattr(paper, "grid", lambda budget: chosen)
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "7 runs, 0 finished before" in told
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [row["column"] for row in rows] == list(COLUMNS)
+    assert all(row["short"] == "True" and row["data"] == "procedural blood cells" for row in rows)
+    by_column = {row["column"]: row for row in rows}
+    assert float(by_column[COLUMNS[5]]["epsilon"]) == pytest.approx(6.0, rel=1e-2)
+    assert by_column[COLUMNS[2]]["epsilon"] == ""
+    assert float(by_column[COLUMNS[3]]["epsilon"]) > 50, "noise as stated guarantees next to nothing"
+    assert (tmp_path / "out" / "rq2.svg").exists()
+    assert main(words) == 0
+    assert "7 runs, 7 finished before" in capsys.readouterr().out
