@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.integration.conftest import REPOSITORY, start, words
 
@@ -79,11 +80,11 @@ def _wait_for(port: int, process: subprocess.Popen[str], seconds: float = 90.0) 
             time.sleep(0.2)
 
 
-def submit(head: Head, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`ray job submit` of `ray_jobs/train.py`, as the README types it."""
+def submit(head: Head, *arguments: str, job: str = "train") -> subprocess.CompletedProcess[str]:
+    """`ray job submit` of a script of `ray_jobs`, as the README types it."""
     command = [RAY, "job", "submit", "--address", head.dashboard, "--working-dir", str(REPOSITORY)]
     command += ["--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "runs", "wandb"]})]
-    command += ["--", "python", "ray_jobs/train.py", *arguments]
+    command += ["--", "python", f"ray_jobs/{job}.py", *arguments]
     end = time.monotonic() + 120
     while True:
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
@@ -104,6 +105,16 @@ def test_a_submitted_job_with_a_wrong_key_fails_and_says_why(head: Head, tmp_pat
     done = submit(head, *words(tmp_path / "run"), "--federation.round=3")
     assert done.returncode != 0
     assert "did you mean 'federation.rounds'?" in done.stdout + done.stderr
+
+
+def test_a_submitted_sweep_runs_side_by_side_on_the_cluster(head: Head, tmp_path: Path) -> None:
+    parameters = {"seed": {"values": [1, 2]}}
+    content = {"method": "grid", "parameters": parameters, "command": ["lightning-fed", "run", "${args}"]}
+    file = tmp_path / "two.yaml"
+    file.write_text(yaml.safe_dump(content))
+    done = submit(head, str(file), *words(tmp_path / "sweep"), job="sweep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()) == 3
 
 
 def test_a_run_joins_a_started_head_node(head: Head, tmp_path: Path) -> None:
