@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lightning_fed.arguments import read_experiment
 from ray_jobs import job
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,3 +53,60 @@ def test_each_script_is_its_command(name: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(script), "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"lightning-fed {'run' if name == 'train' else name}" in done.stdout
+
+
+JOBS = ROOT / "ray_jobs"
+RAYJOB_FIELDS = {  # of KubeRay's API reference for ray.io/v1, RayJobSpec
+    *("entrypoint", "runtimeEnvYAML", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit"),
+    *("activeDeadlineSeconds", "rayClusterSpec", "submissionMode", "suspend", "jobId", "metadata"),
+}
+CLUSTER_FIELDS = {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling"}
+GROUP_FIELDS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+
+
+def test_the_cluster_file_fits_rays_own_schema() -> None:
+    import jsonschema
+    import ray.autoscaler
+
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    content = yaml.safe_load((JOBS / "cluster.yaml").read_text())
+    jsonschema.validate(content, schema)
+    assert content["head_node_type"] in content["available_node_types"]
+    workers = sum(kind["max_workers"] for kind in content["available_node_types"].values())
+    assert workers <= content["max_workers"]
+
+
+def test_the_rayjob_shuts_down_has_a_deadline_and_a_token_and_its_words_are_an_experiment() -> None:
+    content = yaml.safe_load((JOBS / "rayjob.yaml").read_text())
+    assert (content["apiVersion"], content["kind"]) == ("ray.io/v1", "RayJob")
+    spec = content["spec"]
+    assert set(spec) <= RAYJOB_FIELDS
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["activeDeadlineSeconds"] > 0
+    assert spec["backoffLimit"] == 0, "a repeated job would refuse the folder that exists"
+    cluster = spec["rayClusterSpec"]
+    assert set(cluster) <= CLUSTER_FIELDS
+    assert cluster["authOptions"] == {"mode": "token"}
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        assert set(group) <= GROUP_FIELDS
+        pod = group["template"]["spec"]
+        mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+    command = spec["entrypoint"].split()
+    assert command[:2] == ["python", "ray_jobs/train.py"]
+    experiment = read_experiment(command[2:])
+    assert Path(str(experiment.output)).is_absolute()
+    assert "runs" in yaml.safe_load(spec["runtimeEnvYAML"])["excludes"]
+
+
+def test_every_node_has_the_ray_that_is_tested() -> None:
+    (version,) = re.findall(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert f"rayproject/ray:{version}-" in (JOBS / "Dockerfile").read_text()
+    assert f'rayVersion: "{version}"' in (JOBS / "rayjob.yaml").read_text()
+
+
+def test_what_the_image_copies_is_there() -> None:
+    copies = re.findall(r"^COPY --chown=\S+ (.*) \S+$", (JOBS / "Dockerfile").read_text(), re.M)
+    assert copies
+    assert all((ROOT / name).exists() for line in copies for name in line.split())
