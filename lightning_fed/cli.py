@@ -1,4 +1,4 @@
-"""The command line: `lightning-fed run | paper | sweep | report | predict | bench`."""
+"""The command line: `lightning-fed run | paper | sweep | report | predict | export | bench`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ USAGE = """usage: lightning-fed COMMAND [options]
   paper     the tables of arXiv 2412.00687, each number beside the printed one
   sweep     the runs of a W&B sweep file, side by side on Ray
   report    write a run's page anew from its folder, or a page that compares several runs
+  export    a run's model as safetensors and ONNX, with its privacy card
   predict   name the cells in pictures, or in an npz, by a trained model
   secagg-parameters   the degree and threshold that hold for some hospitals and rates, as JSON
   bench     measure this machine: bench federation, bench secagg
@@ -53,6 +54,7 @@ def _dispatch(words: list[str]) -> int:
         "sweep": _sweep,
         "report": _report,
         "predict": _predict,
+        "export": _export,
         "bench": _bench,
         "secagg-parameters": _secagg_parameters,
     }
@@ -111,6 +113,12 @@ def _predict(words: list[str]) -> int:
     from lightning_fed.studies.predict import predict_command
 
     return predict_command(words)
+
+
+def _export(words: list[str]) -> int:
+    from lightning_fed.studies.export import export_command
+
+    return export_command(words)
 
 
 def _bench(words: list[str]) -> int:

@@ -82,10 +82,10 @@ def _card(privacy: PrivacySummary) -> list[str]:
     head = ("the worst hospital, whole run", "δ", "ε")
     not_covered = NOT_COVERED.format(floats=FLOATS if privacy.distribution is None else "")
     told = f"{ADJACENCY.get(privacy.unit or '', '')} {not_covered} Every ε is rounded up."
-    return [*parts, table(head, _epsilons(privacy)), paragraph(told, kind="legend")]
+    return [*parts, table(head, epsilons(privacy)), paragraph(told, kind="legend")]
 
 
-def _epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
+def epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
     """Rows of what the guarantee is, and by other deltas, adjacencies and accountants."""
     alone = privacy.distribution is None
     by_images, blanked = privacy.unit == "image", privacy.adjacency != "replace_one"

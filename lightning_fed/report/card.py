@@ -1,0 +1,72 @@
+"""A model's privacy card as Markdown, to lie beside its weights wherever they go."""
+
+from __future__ import annotations
+
+from lightning_fed.errors import InputError
+from lightning_fed.report.markup import number, percent
+from lightning_fed.report.privacy import (
+    ADJACENCY,
+    FLOATS,
+    NOT_COVERED,
+    PROTECTED,
+    SHARED,
+    SIMULATION,
+    STARTED,
+    epsilons,
+    trust,
+)
+from lightning_fed.report.run import Run
+from lightning_fed.tracking.records import PrivacySummary, Result
+
+
+def card_of(run: Run) -> str:
+    """What was trained, what is guaranteed to whom, and what is not.
+
+    Raises:
+        InputError: the run is not finished.
+    """
+    result = run.result
+    if result is None:
+        raise InputError(
+            "the run is not finished, so its privacy is not known; 'lightning-fed run --resume' goes on"
+        )
+    parts = [
+        "# Privacy card",
+        "",
+        f"{result.hospitals} hospitals, {result.rounds} rounds, {result.data.title}, seed {result.seed}; "
+        f"aggregation {result.secagg.protocol}. Test accuracy {percent(result.test.accuracy, 2)}, balanced "
+        f"{percent(result.test.balanced_accuracy, 2)}, AUROC {number(result.test.auroc, 4)}.",
+        "",
+        *_guarantee(result),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _guarantee(result: Result) -> list[str]:
+    privacy = result.privacy
+    if privacy.epsilon is None:
+        return ["## No privacy guarantee", "", f"{privacy.reason}. Hence {trust(privacy)}.", *_known(privacy)]
+    clipped = (
+        "" if privacy.max_grad_norm is None else f", after clipping to a norm of C = {privacy.max_grad_norm:g}"
+    )
+    lines = ["## What is guaranteed", "", f"{PROTECTED[privacy.mechanism]}{clipped}.", ""]
+    lines += [f"- Unit: {privacy.unit}. Adversary: {trust(privacy)}.", f"- Accountant: {privacy.accountant}."]
+    if privacy.distribution is not None and privacy.counted_survivors_by_hospital:
+        name = privacy.distribution.replace("_", " ")
+        lines.append(f"- {SHARED.format(name=name, counted=privacy.counted_survivors_by_hospital[0])}")
+    if privacy.reproducible:
+        lines.append(f"- **{SIMULATION}.**")
+    lines += ["", "| the worst hospital, whole run | δ | ε |", "|---|---|---|"]
+    lines += [f"| {name} | {delta} | {value} |" for name, delta, value in epsilons(privacy)]
+    not_covered = NOT_COVERED.format(floats=FLOATS if privacy.distribution is None else "")
+    return [*lines, "", "## What is not", "", ADJACENCY.get(privacy.unit or "", ""), not_covered, *_known(privacy)]
+
+
+def _known(privacy: PrivacySummary) -> list[str]:
+    """What the network knew before."""
+    told = []
+    if privacy.starts_from is not None:
+        told.append(STARTED.format(path=privacy.starts_from))
+    if privacy.features is not None:
+        told.append(f"Features: {privacy.features}.")
+    return told

@@ -1,0 +1,59 @@
+"""`lightning-fed export RUN`: the trained model for other tools, its privacy card beside it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lightning_fed.errors import InputError
+from lightning_fed.models.deploy import save_onnx, save_safetensors
+from lightning_fed.models.export import load_model
+from lightning_fed.paths import user_path
+from lightning_fed.report.card import card_of
+from lightning_fed.report.load import read_run
+from lightning_fed.tracking.console import say
+from lightning_fed.tracking.files import write_text_whole
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"export: {message}; see 'lightning-fed export --help'")
+
+
+def export_command(words: Sequence[str]) -> int:
+    """Write a finished run's model as model.ckpt, model.safetensors and model.onnx, and PRIVACY.md beside them.
+
+    Raises:
+        InputError: the run is not finished, a library is missing, the network has no form in ONNX, or the folder
+            cannot be written.
+    """
+    parser = _Parser("lightning-fed export", description=export_command.__doc__, allow_abbrev=False)
+    parser.add_argument("run", help="a finished run's folder")
+    parser.add_argument("--output", help="folder to write; RUN/export if left out")
+    own = parser.parse_args(list(words))
+    run = user_path(own.run)
+    for path in export(run, user_path(own.output) if own.output else run / "export"):
+        say(str(path))
+    return 0
+
+
+def export(run: Path, target: Path) -> list[Path]:
+    """Write all forms; their paths.
+
+    Raises:
+        InputError: see `export_command`.
+    """
+    card, model = card_of(read_run(run)), load_model(run / "model.ckpt")
+    paths = [target / name for name in ("PRIVACY.md", "model.ckpt", "model.safetensors", "model.onnx")]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        write_text_whole(paths[0], card)
+        shutil.copyfile(run / "model.ckpt", paths[1])
+        save_safetensors(model, paths[2])
+        save_onnx(model, paths[3])
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}); name another --output") from error
+    return paths
