@@ -27,6 +27,22 @@ class ExperimentParser(ArgumentParser):
         raise InputError(_one_line(message))
 
 
+class CommandParser(argparse.ArgumentParser):
+    """A command's own words, whose errors are one line and an `InputError`.
+
+    Args:
+        command: such as `sweep`. description, epilog: of `--help`.
+    """
+
+    def __init__(self, command: str, description: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(f"lightning-fed {command}", description=description, epilog=epilog, allow_abbrev=False)
+        self.command = command
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise InputError(f"{self.command}: {message}; see 'lightning-fed {self.command} --help'")
+
+
 def experiment_parser(epilog: str = "") -> ExperimentParser:
     """A parser of `--config FILE` and every key of the experiment."""
     parser = ExperimentParser(prog="lightning-fed run", allow_abbrev=False, description="Train one federation.")

@@ -98,6 +98,8 @@ def _report(words: list[str]) -> int:
         del folders[place : place + 2]
     if not folders or any(word.startswith("-") for word in folders):
         raise InputError("report takes folders of runs: lightning-fed report RUN [RUN ...] [--output FILE]")
+    if len(folders) == 1 and len(words) > 1:
+        raise InputError("report: --output is for several runs; the page of one run lies in its own folder")
     if len(folders) == 1:
         from lightning_fed.report.page import write_report
 

@@ -22,10 +22,11 @@ def run_job(command: str, words: Sequence[str]) -> int:
     Args:
         command: `run`, `sweep` or `paper`. words: as on the command line.
     """
-    for name, value in _named(words, PATHS):
+    paths = [name for name in PATHS if command == "run" or name != "--resume"]
+    for name, value in _named(words, paths):
         if not Path(value).is_absolute():
             return _refuse(f"{name} {value}: a job needs an absolute path that every node can read and write")
-    names = {name for name, _ in _named(words, PATHS)}
+    names = {name for name, _ in _named(words, paths)}
     if not names & {"--output", "--resume"} and "--help" not in words:
         return _refuse("--output is missing: name an absolute folder that every node can read and write")
     address = [] if any(word.startswith("--ray.address") for word in words) else ["--ray.address", "auto"]

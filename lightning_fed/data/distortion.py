@@ -21,7 +21,7 @@ Dice = NDArray[np.float64]
 
 TURN, ZOOM, ASPECT, SHIFT = math.pi / 4, 0.25, 0.12, 0.15
 """Greatest at strength 1: angle in radians, logarithms of size and of width by height, share of half the side."""
-MIX, BRIGHTNESS, CONTRAST, GAMMA = 0.12, 0.15, 0.3, 0.3
+MIX, BRIGHTNESS, CONTRAST, GAMMA = 0.12, 0.075, 0.3, 0.3
 """Deviations at strength 1: of the matrix between channels, of each channel's offset, and of two logarithms."""
 SHARPEN, BLUR = 0.8, 1.0
 """Greatest share of the difference to the mean of nine neighbours that is added, or taken away."""
@@ -75,7 +75,7 @@ def _stained(pixels: Tensor, by: Tensor) -> Tensor:
     shape = (-1, 1, 1, 1)
     centred = (pixels - mean) * torch.exp(CONTRAST * contrast).view(shape)
     mixed = torch.einsum("bij,bjhw->bihw", matrix, centred) + mean
-    lit = mixed + BRIGHTNESS / 2 * offset.view(count, channels, 1, 1)
+    lit = mixed + BRIGHTNESS * offset.view(count, channels, 1, 1)
     return torch.pow(lit.clamp(1e-3, 1), torch.exp(GAMMA * gamma).view(shape))
 
 

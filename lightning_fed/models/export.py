@@ -32,13 +32,20 @@ def load_weights(classifier: Classifier, path: Path, told: str = NO_START) -> No
         raise InputError(told.format(path=path, reason=reason)) from error
 
 
-def load_model(path: Path) -> Classifier:
+def load_model(path: Path, trust: bool = False) -> Classifier:
     """The trained model of a `model.ckpt`, in evaluation mode; no code in the file is run.
 
+    Args:
+        path: the file. trust: whether the file may name a network's own class, which is then imported and built.
+
     Raises:
-        InputError: it is missing, damaged, or its network's own class cannot be imported.
+        InputError: it is missing or damaged, its network's own class cannot be built, or names one without trust.
     """
     try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        own = content["hyper_parameters"]["model"].get("class_path")
+        if own is not None and not trust:
+            raise InputError(f"{path}: its network is code of its own ({own}); --trust runs it, if you know it")
         classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except InputError:
         raise

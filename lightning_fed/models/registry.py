@@ -54,14 +54,12 @@ def _build_own(model: Model, class_path: str, in_channels: int, num_classes: int
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module beside the user's experiment, as `python -m` finds it
     try:
-        network = getattr(importlib.import_module(module_name), class_name)(
-            in_channels=in_channels, num_classes=num_classes, **model.init_args
-        )
+        kind = getattr(importlib.import_module(module_name), class_name)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError("it is not a torch.nn.Module")  # and is not called
+        return kind(in_channels=in_channels, num_classes=num_classes, **model.init_args)
     except Exception as error:  # the user's own code may raise anything
         raise InputError(
             f"model.class_path '{class_path}' cannot be built ({error}): name an importable torch module "
             "whose constructor takes in_channels, num_classes and model.init_args"
         ) from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"model.class_path '{class_path}' is not a torch.nn.Module: name a class that is")
-    return network

@@ -71,7 +71,7 @@ def draw_privacy(runs: Sequence[Named], provenance: str) -> Picture:
         if paid:
             spent = [line.released.epsilon or 0.0 for line in paid]
             _stroke(axes, place, one.name, spent, [line.released.accuracy for line in paid])
-        elif one.run.last and one.run.plan.privacy.mechanism == "none":
+        elif one.run.last and not one.run.paid:
             tone, _ = LOOKS[place % len(LOOKS)]
             axes.axhline(one.run.last.released.accuracy, color=tone, linestyle="-.", linewidth=1.2, label=one.name)
     axes.set_xlabel("ε of the worst hospital until then")

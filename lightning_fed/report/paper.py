@@ -21,17 +21,18 @@ from lightning_fed.report.canvas import (
     short,
 )
 from lightning_fed.report.sweep import percent_of
-from lightning_fed.tracking.rounding import epsilon_text
+from lightning_fed.tracking.records import PrivacySummary
+from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 TITLES = {
-    "RQ2": "RQ1, RQ2: what privacy and secure aggregation cost",
+    "RQ2": "RQ1, RQ2: without privacy, with secure aggregation, and with privacy",
     "RQ3": "RQ3: DPResNet against a standard ResNet, 10 hospitals",
     "RQ4": "RQ4: accuracy against the privacy budget, 10 hospitals",
 }
 HEAD = (
-    *("question", "row", "column", "printed", "runs", "test_accuracy_mean", "test_accuracy_deviation"),
-    *("best_of_rounds_mean", "best_of_rounds_split", "validation_mean", "epsilon", "unit", "short"),
-    *("did_not_learn", "seconds", "data"),
+    *("question", "row", "column", "printed", "how", "runs", "test_accuracy_mean", "test_accuracy_deviation"),
+    *("best_of_rounds_mean", "best_of_rounds_split", "validation_mean", "epsilon", "delta", "unit", "adjacency"),
+    *("short", "cut", "did_not_learn", "seconds", "data"),
 )
 
 
@@ -41,9 +42,11 @@ class Number:
 
     Args:
         questions, row, column, printed: where it stands, and what the paper prints.
+        how: the network, its start and the passes over the images, in words.
         accuracies: of the last round on the test split, one for each seed; none while no run is finished.
         best: of all measured rounds, on `split`. validation: of the last round.
-        epsilon, unit: charged; None without a guarantee. short: fewer than twelve passes over the images.
+        privacy: of the run that was charged most; None while no run is finished. short: fewer than twelve passes
+            over the images. cut: ended by its budget before its last round.
         did_not_learn: not above the largest class's share. seconds: of all runs. title: of the images.
     """
 
@@ -51,13 +54,14 @@ class Number:
     row: str
     column: str
     printed: float | None
+    how: str
     accuracies: tuple[float, ...]
     best: tuple[float, ...]
     split: str
     validation: tuple[float, ...]
-    epsilon: float | None
-    unit: str | None
+    privacy: PrivacySummary | None
     short: bool
+    cut: bool
     did_not_learn: bool
     seconds: float
     title: str
@@ -69,6 +73,7 @@ class Number:
             return "not run"
         marks = [
             *(["short"] if self.short else []),
+            *(["stopped on its budget"] if self.cut else []),
             *(["did not learn"] if self.did_not_learn else []),
             *([f"printed {100 * self.printed:.2f} %"] if self.printed is not None else []),
         ]
@@ -76,21 +81,30 @@ class Number:
 
     @property
     def guarantee(self) -> str:
-        """Such as `ε 5.99 for each image`."""
-        return "none" if self.epsilon is None else f"ε {epsilon_text(self.epsilon)} for each {self.unit}"
+        """Such as `ε 6.00 at δ 0.00019, each image blanked (11.91 replaced)`; who is trusted stands below."""
+        privacy = self.privacy
+        if privacy is None or privacy.epsilon is None:
+            return "none"
+        delta = "-" if privacy.delta is None else delta_text(privacy.delta)
+        blanked = privacy.adjacency != "replace_one"
+        other = privacy.epsilon_replace_one if blanked else privacy.epsilon_zero_out
+        names = ("blanked", "replaced") if blanked else ("replaced", "blanked")
+        beside = "" if other is None else f" ({epsilon_text(other)} {names[1]})"
+        return f"ε {epsilon_text(privacy.epsilon)} at δ {delta}, each {privacy.unit} {names[0]}{beside}"
 
 
 def csv_rows(numbers: Sequence[Number]) -> list[Sequence[Any]]:
     """Head, and every number as it is."""
     rows: list[Sequence[Any]] = [HEAD]
     for one in numbers:
-        many = len(one.accuracies) > 1
+        deviation = stdev(one.accuracies) if len(one.accuracies) > 1 else None
+        privacy = one.privacy or PrivacySummary()
         rows.append(
             [
-                *(" ".join(one.questions), one.row, one.column, one.printed, len(one.accuracies)),
-                *(_mean(one.accuracies), stdev(one.accuracies) if many else None, _mean(one.best), one.split),
-                *(_mean(one.validation), one.epsilon, one.unit, one.short, one.did_not_learn),
-                *(round(one.seconds, 1), one.title),
+                *(" ".join(one.questions), one.row, one.column, one.printed, one.how, len(one.accuracies)),
+                *(_mean(one.accuracies), deviation, _mean(one.best), one.split, _mean(one.validation)),
+                *(privacy.epsilon, privacy.delta, privacy.unit, privacy.adjacency),
+                *(one.short, one.cut, one.did_not_learn, round(one.seconds, 1), one.title),
             ]
         )
     return rows
@@ -100,25 +114,41 @@ def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def tables(numbers: Sequence[Number]) -> str:
-    """Markdown: a table for each question that has numbers."""
+NOTES = (
+    "Columns differ in more than privacy: *how* tells each run's network, start and passes. The paper's rows are "
+    "its published settings at this budget's size, with a fifth of each hospital's images held back; rows with a "
+    "guarantee hold none back. Our recipes start from drawn cells, turn and flip, and answer with the mean over "
+    "eight turns.",
+    "Guarantees: *blanked* gives a zero gradient or update, *replaced* is any other in its place. `record` and "
+    "the columns as described need nobody's trust; `distributed` needs its counted hospitals to add their noise. "
+    "Each is of one run: choosing settings among runs costs more (privacy.tuning_runs).",
+)
+
+
+def tables(numbers: Sequence[Number], overrides: Sequence[str] = ()) -> str:
+    """Markdown: a table for each question that has numbers, and what must be known to read them.
+
+    Args:
+        numbers: of all cells. overrides: words of the command line that changed every run.
+    """
     titles = sorted({one.title for one in numbers if one.title})
     told = [f"Test accuracy after the last round. Data: {', '.join(titles) or 'no run is finished'}."]
+    told += [f"All runs were changed by: {' '.join(overrides)}."] if overrides else []
     for question, title in TITLES.items():
         chosen = [one for one in numbers if question in one.questions]
         if chosen:
             told += ["", f"## {title}", "", *(_curve(chosen) if question == "RQ4" else _table(chosen))]
-    return "\n".join(told)
+    return "\n".join([*told, "", *NOTES])
 
 
 def _table(numbers: Sequence[Number]) -> list[str]:
     """A line for each number: cells with marks are too wide to stand side by side."""
-    lines = ["| | | test accuracy | best of rounds | validation | guarantee |", "|---|---|---|---|---|---|"]
+    head = ("", "", "test accuracy", "best of rounds", "validation", "how", "guarantee")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for one in numbers:
         best = f"{percent_of(one.best)} ({one.split})" if one.best else "-"
-        lines.append(
-            f"| {one.row} | {one.column} | {one.text} | {best} | {percent_of(one.validation)} | {one.guarantee} |"
-        )
+        cells = (one.row, one.column, one.text, best, percent_of(one.validation), one.how, one.guarantee)
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
@@ -159,7 +189,10 @@ def _draw_costs(numbers: Sequence[Number]) -> Picture:
     thick, tones = 0.8 / len(rows), (BLUE, GREEN, INK)
     for one in numbers:
         place = columns.index(one.column) + thick * (rows.index(one.row) - (len(rows) - 1) / 2)
-        tone, first = tones[rows.index(one.row) % 3], columns.index(one.column) == 0
+        tone, first = (
+            tones[rows.index(one.row) % 3],
+            next(other for other in numbers if other.row == one.row) is one,
+        )
         spread = stdev(one.accuracies) if len(one.accuracies) > 1 else None
         axes.barh(
             place, fmean(one.accuracies), thick * 0.9, xerr=spread, color=tone, label=one.row if first else "_"

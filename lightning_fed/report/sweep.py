@@ -33,14 +33,16 @@ class Measured:
     """One finished run of a sweep.
 
     Args:
-        point: its parameters. mechanism: of its privacy. epsilon: the worst hospital's, charged. realised: with
-            the noise of those that were in the sums, where it is shared. accuracy, balanced: on the test split.
+        point: its parameters. mechanism, unit: of its privacy. epsilon: the worst hospital's, charged.
+        realised: with the noise of those that were in the sums, where it is shared.
+        accuracy, balanced: on the test split.
         validation: the last round's accuracy there, None where the test split was read every round.
         seconds: of the run. status: how it ended. title: of the images.
     """
 
     point: Mapping[str, Any]
     mechanism: str
+    unit: str | None
     epsilon: float | None
     realised: float | None
     accuracy: float
@@ -57,6 +59,7 @@ class Measured:
         return Measured(
             point,
             privacy.mechanism,
+            privacy.unit,
             privacy.epsilon,
             privacy.epsilon_realised,
             result.test.accuracy,
@@ -69,12 +72,12 @@ class Measured:
 
     def head(self) -> list[str]:
         """The names of `row`."""
-        own = ["mechanism", "epsilon", "epsilon_realised", "test_accuracy", "test_balanced_accuracy"]
+        own = ["mechanism", "unit", "epsilon", "epsilon_realised", "test_accuracy", "test_balanced_accuracy"]
         return [*self.point, *own, "validation_accuracy", "seconds", "status", "data"]
 
     def row(self) -> list[Any]:
         """All numbers, as they are."""
-        own = [self.mechanism, self.epsilon, self.realised, self.accuracy, self.balanced]
+        own = [self.mechanism, self.unit, self.epsilon, self.realised, self.accuracy, self.balanced]
         return [*self.point.values(), *own, self.validation, self.seconds, self.status, self.title]
 
     @property
@@ -94,7 +97,17 @@ def groups_of(runs: Sequence[Measured]) -> list[list[Measured]]:
 def table_of(runs: Sequence[Measured]) -> str:
     """Markdown: a row for each setting, mean and deviation over seeds."""
     keys = [key for key in runs[0].point if key != "seed"]
-    head = [*keys, "mechanism", "ε charged", "ε realised", "test accuracy", "balanced", "validation", "runs"]
+    head = [
+        *keys,
+        "mechanism",
+        "unit",
+        "ε charged",
+        "ε realised",
+        "test accuracy",
+        "balanced",
+        "validation",
+        "runs",
+    ]
     lines = [head, ["---"] * len(head)]
     for group in groups_of(runs):
         first = group[0]
@@ -102,6 +115,7 @@ def table_of(runs: Sequence[Measured]) -> str:
             [
                 *(_shown(first.point[key]) for key in keys),
                 first.mechanism,
+                first.unit or "-",
                 _largest([run.epsilon for run in group]),
                 _largest([run.realised for run in group]),
                 percent_of([run.accuracy for run in group]),
@@ -168,13 +182,17 @@ def draw_sweep(runs: Sequence[Measured], provenance: str) -> Picture:
 
 def _series(groups: Sequence[list[Measured]]) -> dict[str, list[list[Measured]]]:
     """Groups by what they differ in beside epsilon."""
+    configs = len({group[0].point.get("config") for group in groups}) > 1
+    units = len({group[0].unit for group in groups}) > 1
     series: dict[str, list[list[Measured]]] = {}
     for group in groups:
-        series.setdefault(_label(group[0]), []).append(group)
+        unit = f", each {group[0].unit}" if units else ""
+        series.setdefault(_label(group[0], configs) + unit, []).append(group)
     return series
 
 
-def _label(run: Measured) -> str:
-    told = ("config", "privacy.mechanism", "privacy.epsilon", "privacy.noise_multiplier")
+def _label(run: Measured, config: bool = False) -> str:
+    """The mechanism, and the parameters that are not on the axis; the configuration where there are several."""
+    told = ("privacy.mechanism", "privacy.epsilon", "privacy.noise_multiplier", *(() if config else ("config",)))
     parts = [f"{key.rsplit('.')[-1]} {_shown(value)}" for key, value in run.kind if key not in told]
     return ", ".join([run.mechanism, *parts])

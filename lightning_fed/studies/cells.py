@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ class Cell:
     @property
     def log(self) -> Path:
         """What the run says."""
-        return self.folder.path.with_suffix(".log")
+        return self.folder.path.with_name(f"{self.folder.path.name}.log")
 
     def refuse_another(self) -> None:
         """Raise where the folder holds a run of another experiment.
@@ -50,10 +51,15 @@ class Cell:
         if not self.folder.experiment.exists():
             return
         kept = read_experiment(["--config", str(self.folder.experiment)])
-        if kept.fingerprint != self.experiment.fingerprint:
+        if _identity(kept) != _identity(self.experiment):
             raise InputError(
                 f"{self.folder.path}: holds a run with other settings; name another --output, or remove it"
             )
+
+
+def _identity(experiment: Experiment) -> tuple[str, ...]:
+    """All that a result depends on, the places of its files too: other images may lie in another."""
+    return experiment.fingerprint, str(experiment.data.root), str(experiment.model.start)
 
 
 def run_cells(cells: Sequence[Cell], settings: Ray, done: Callable[[Cell, Outcome], None]) -> list[Cell]:
@@ -94,3 +100,6 @@ def run_cell(cell: Cell) -> None:
         except (InputError, FederationError) as error:
             print(f"lightning-fed: {error}")
             raise
+        except Exception as error:  # of the user's own network, of a full disk: the other runs go on
+            traceback.print_exc()
+            raise FederationError(f"{type(error).__name__}: {error}") from None

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from lightning_fed.arguments import CommandParser
 from lightning_fed.errors import InputError
 from lightning_fed.models.deploy import save_onnx, save_safetensors
 from lightning_fed.models.export import load_model
 from lightning_fed.paths import user_path
 from lightning_fed.report.card import card_of
 from lightning_fed.report.load import read_run
+from lightning_fed.studies.predict import TRUST
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import write_text_whole
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"export: {message}; see 'lightning-fed export --help'")
 
 
 def export_command(words: Sequence[str]) -> int:
@@ -30,23 +25,24 @@ def export_command(words: Sequence[str]) -> int:
         InputError: the run is not finished, a library is missing, the network has no form in ONNX, or the folder
             cannot be written.
     """
-    parser = _Parser("lightning-fed export", description=export_command.__doc__, allow_abbrev=False)
+    parser = CommandParser("export", description=export_command.__doc__)
     parser.add_argument("run", help="a finished run's folder")
     parser.add_argument("--output", help="folder to write; RUN/export if left out")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     own = parser.parse_args(list(words))
     run = user_path(own.run)
-    for path in export(run, user_path(own.output) if own.output else run / "export"):
+    for path in export(run, user_path(own.output) if own.output else run / "export", own.trust):
         say(str(path))
     return 0
 
 
-def export(run: Path, target: Path) -> list[Path]:
+def export(run: Path, target: Path, trust: bool = False) -> list[Path]:
     """Write all forms; their paths.
 
     Raises:
         InputError: see `export_command`.
     """
-    card, model = card_of(read_run(run)), load_model(run / "model.ckpt")
+    card, model = card_of(read_run(run)), load_model(run / "model.ckpt", trust)
     paths = [target / name for name in ("PRIVACY.md", "model.ckpt", "model.safetensors", "model.onnx")]
     try:
         target.mkdir(parents=True, exist_ok=True)

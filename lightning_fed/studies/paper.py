@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
-from lightning_fed.arguments import read_experiment
+from lightning_fed.arguments import CommandParser, read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.federation.side_by_side import Outcome
 from lightning_fed.paths import user_path
@@ -40,11 +38,6 @@ class Planned:
     runs: tuple[Cell, ...]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"paper: {message}; see 'lightning-fed paper --help'")
-
-
 EPILOG = (
     "Other words, such as --data.root FOLDER, are keys of the experiment and go to every run. Finished runs are "
     "kept: the same command goes on with the others, at another budget in another folder."
@@ -57,24 +50,26 @@ def paper_command(words: Sequence[str]) -> int:
     Raises:
         InputError: a run's experiment or the cluster does not fit; nothing has run.
     """
-    parser = _Parser("lightning-fed paper", description=paper_command.__doc__, epilog=EPILOG, allow_abbrev=False)
+    parser = CommandParser("paper", paper_command.__doc__, EPILOG)
     parser.add_argument("--budget", choices=BUDGETS, default="laptop", help="widths, rounds and seeds")
     parser.add_argument("--only", choices=QUESTIONS, help="one research question")
     parser.add_argument("--output", help="folder; paper/<budget> if left out")
+    parser.add_argument("--resume", action="store_true", help="go on, which the same command does in any case")
     parser.add_argument(
         "--dry_run", action="store_true", help="print the runs and the time they take, run nothing"
     )
-    own, rest = parser.parse_known_args([word for word in words if word != "--resume"])
+    own, rest = parser.parse_known_args(list(words))
     budget = BUDGETS[own.budget]
     output = user_path(own.output or f"paper/{own.budget}").resolve()
     chosen = [cell for cell in grid(budget) if own.only is None or own.only in cell.questions]
-    planned = [plan(cell, budget.seeds, output, rest) for cell in chosen]
-    runs = [run for one in planned for run in one.runs]
+    refuse_other_privacy(rest)
+    planned = shared([plan(cell, budget.seeds, output, rest) for cell in chosen])
+    runs = list({run.folder.path: run for one in planned for run in one.runs}.values())
     open_runs = [run for run in runs if not run.finished]
     say(f"paper, budget {own.budget}: {len(runs)} runs, {len(runs) - len(open_runs)} finished before; {output}")
     if open_runs:
         minutes = gradient_seconds(open_runs) / 60
-        say(f"about {minutes:.0f} CPU-minutes are left, and drawn cells to learn from where they are not kept yet")
+        say(f"about {minutes:.0f} CPU-minutes of gradients are left; evaluation and pretraining come to it")
     if own.dry_run:
         for run in runs:
             say(f"{run.name}{'  (finished)' * run.finished}")
@@ -84,15 +79,27 @@ def paper_command(words: Sequence[str]) -> int:
     def tell(cell: Cell, outcome: Outcome) -> None:
         nonlocal ended
         ended += 1
-        write_paper(planned, output)
+        write_paper(planned, output, rest)
         say(f"{ended}/{len(open_runs)}  {cell.name}  {'done' if outcome is None else f'failed: {outcome}'}")
 
     # The longest first, so that none is left alone at the end.
     order = sorted(runs, key=lambda run: -run.experiment.federation.rounds * run.experiment.model.width)
     failed = run_cells(order, runs[0].experiment.ray, tell)
-    say(write_paper(planned, output))
+    say(write_paper(planned, output, rest))
     say(f"tables and figures: {output}/table.md, table.csv")
     return 3 if failed else 0
+
+
+def refuse_other_privacy(words: Sequence[str]) -> None:
+    """Raise where words for every run would make the columns' names lie.
+
+    Raises:
+        InputError: one of them is a key of `privacy`.
+    """
+    for word in words:
+        if word.startswith("--privacy."):
+            key = word.split("=")[0]
+            raise InputError(f"paper: {key} is each column's own; use lightning-fed run or sweep for it")
 
 
 def plan(cell: GridCell, seeds: int, output: Path, rest: Sequence[str]) -> Planned:
@@ -105,18 +112,28 @@ def plan(cell: GridCell, seeds: int, output: Path, rest: Sequence[str]) -> Plann
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         name = f"{cell.name}-{seed}"
         words = [*cell.words, "--seed", str(seed), "--tracking.wandb", "disabled", *rest]
-        runs.append(Cell(name, resolve(read_experiment([*words, "--output", str(output / "runs" / name)]))))
+        run = Cell(name, resolve(read_experiment([*words, "--output", str(output / "runs" / name)])))
+        runs.append(run)
     return Planned(cell, tuple(runs))
 
 
-def write_paper(planned: Sequence[Planned], output: Path) -> str:
+def shared(planned: Sequence[Planned]) -> list[Planned]:
+    """The same with each run once: one that stands in two tables runs under its first name."""
+    first: dict[str, Cell] = {}
+    return [
+        replace(one, runs=tuple(first.setdefault(run.experiment.fingerprint, run) for run in one.runs))
+        for one in planned
+    ]
+
+
+def write_paper(planned: Sequence[Planned], output: Path, overrides: Sequence[str]) -> str:
     """The tables as they are now; figures and files beside."""
     numbers = [measured(one) for one in planned]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(csv_rows(numbers))
     output.mkdir(parents=True, exist_ok=True)
     write_text_whole(output / "table.csv", text.getvalue())
-    told = tables(numbers)
+    told = tables(numbers, overrides)
     write_text_whole(output / "table.md", told + "\n")
     for picture in draw_paper(numbers):
         write_text_whole(output / f"{picture.name}.svg", picture.svg)
@@ -127,24 +144,33 @@ def measured(planned: Planned) -> Number:
     """What the finished runs of a cell gave."""
     cell, finished = planned.cell, [read_run(run.folder.path) for run in planned.runs if run.finished]
     results = [run.result for run in finished if run.result is not None]
-    split = [run.last.released.split for run in finished if run.last]
-    best = [max(line.released.accuracy for line in run.scored) for run in finished if run.scored]
+    splits = [run.last.released.split for run in finished if run.last]
     return Number(
-        cell.questions,
-        cell.row,
-        cell.column,
-        cell.printed,
-        tuple(result.test.accuracy for result in results),
-        tuple(best),
-        split[0] if split else "",
-        tuple(run.validation for run in finished if run.validation is not None),
-        max((result.privacy.epsilon for result in results if result.privacy.epsilon is not None), default=None),
-        results[0].privacy.unit if results else None,
-        passes(planned.runs[0]) < SHORT - 0.5,
-        any(result.test.accuracy <= _majority(result.data.classes_by_hospital) for result in results),
-        math.fsum(result.seconds.total for result in results),
-        results[0].data.title if results else "",
+        questions=cell.questions,
+        row=cell.row,
+        column=cell.column,
+        printed=cell.printed,
+        how=how(planned.runs[0]),
+        accuracies=tuple(result.test.accuracy for result in results),
+        best=tuple(max(line.released.accuracy for line in run.scored) for run in finished if run.scored),
+        split=splits[0] if splits else "",
+        validation=tuple(run.validation for run in finished if run.validation is not None),
+        privacy=max((result.privacy for result in results), key=lambda one: one.epsilon or 0.0, default=None),
+        short=passes(planned.runs[0]) < SHORT - 0.5,
+        cut=any(result.status != "completed" for result in results),
+        did_not_learn=any(
+            result.test.accuracy <= _majority(result.data.classes_by_hospital) for result in results
+        ),
+        seconds=math.fsum(result.seconds.total for result in results),
+        title=results[0].data.title if results else "",
     )
+
+
+def how(run: Cell) -> str:
+    """Such as `resnet9 16, from drawn cells, 12 passes in 70 rounds`."""
+    model, rounds = run.experiment.model, run.experiment.federation.rounds
+    start = ", from drawn cells" if model.pretrained else ""
+    return f"{model.name} {model.width}{start}, {passes(run):.0f} passes in {rounds} rounds"
 
 
 def gradient_seconds(runs: Sequence[Cell]) -> float:

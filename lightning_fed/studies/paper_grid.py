@@ -122,9 +122,9 @@ def _costs(budget: Budget) -> Iterator[GridCell]:
 
 
 def _networks(budget: Budget) -> Iterator[GridCell]:
-    """RQ3: the paper's network against two others, without and with privacy; DPResNet's own are RQ2's too."""
+    """RQ3: the paper's network against two others, without and with privacy, all of one width."""
     for network in NETWORKS:
-        words = (*theirs(budget), "--model.name", network, "--secagg.protocol", "plain")
+        words = (*theirs(budget), "--model.name", network, "--model.width", "8", "--secagg.protocol", "plain")
         yield GridCell(("RQ3",), network, "without privacy", words)
         private = (*record(budget, 10, 6.0), "--model.name", network, "--model.width", "8")
         yield GridCell(("RQ3",), network, "record, (6, 1.9e-4)", private)
@@ -177,7 +177,7 @@ def record(budget: Budget, hospitals: int, epsilon: float) -> tuple[str, ...]:
     batch = 2560 // hospitals
     return (
         *("--config", "configs/bloodmnist_record.yaml", "--federation.hospitals", str(hospitals)),
-        *("--training.batch_size", str(batch), "--federation.rounds", rounds_for(budget, batch * hospitals)),
+        *("--training.batch_size", str(batch), *length(rounds_for(budget, batch * hospitals), 5 / 150)),
         *budget_words(epsilon),
     )
 
@@ -188,11 +188,17 @@ def distributed(budget: Budget, hospitals: int, epsilon: float) -> tuple[str, ..
         *("--config", "configs/bloodmnist_private.yaml", "--federation.hospitals", str(hospitals)),
         *("--secagg.min_survivors", str(hospitals - max(1, hospitals // 10))),
         *("--secagg.degree", str(hospitals - 1), "--secagg.threshold", str(2 * hospitals // 3 + 1)),
-        *("--federation.rounds", rounds_for(budget, 2048)),
+        *("--privacy.colluding_hospitals", str(max(1, hospitals // 10))),
+        *length(rounds_for(budget, 2048), 40 / 150),
         *budget_words(epsilon),
     )
 
 
-def rounds_for(budget: Budget, batch: int) -> str:
+def rounds_for(budget: Budget, batch: int) -> int:
     """Rounds of a mean batch that make the budget's passes."""
-    return str(max(1, round(budget.passes * IMAGES / batch)))
+    return max(1, round(budget.passes * IMAGES / batch))
+
+
+def length(rounds: int, warm: float) -> tuple[str, ...]:
+    """So many rounds, with the recipe's share of them for the warm-up."""
+    return ("--federation.rounds", str(rounds), "--training.warmup_rounds", f"{warm * rounds:.1f}")

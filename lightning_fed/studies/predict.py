@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import io
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from lightning_fed.arguments import CommandParser
 from lightning_fed.data.npz import SPLITS
 from lightning_fed.data.own import read_unlabelled
 from lightning_fed.errors import InputError
@@ -18,11 +17,7 @@ from lightning_fed.paths import user_path
 from lightning_fed.tracking.files import write_text_whole
 
 BATCH = 256
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"predict: {message}; see 'lightning-fed predict --help'")
+TRUST = "build a network of the model's own class, which runs its code"
 
 
 def predict_command(words: Sequence[str]) -> int:
@@ -31,14 +26,15 @@ def predict_command(words: Sequence[str]) -> int:
     Raises:
         InputError: the model or the images cannot be read, or do not fit each other.
     """
-    parser = _Parser("lightning-fed predict", description=predict_command.__doc__, allow_abbrev=False)
+    parser = CommandParser("predict", description=predict_command.__doc__)
     parser.add_argument("model", help="a run's folder, or its model.ckpt")
     parser.add_argument("images", help="a picture, a folder of pictures, or an npz in MedMNIST's layout")
     parser.add_argument("--split", choices=SPLITS, default="test", help="of an npz (default: test)")
     parser.add_argument("--output", help="a file to write instead of the screen")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     own = parser.parse_args(list(words))
     model = user_path(own.model)
-    table = predict(str(model / "model.ckpt" if model.is_dir() else model), own.images, own.split)
+    table = predict(str(model / "model.ckpt" if model.is_dir() else model), own.images, own.split, own.trust)
     if own.output is None:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(table)
@@ -51,13 +47,13 @@ def predict_command(words: Sequence[str]) -> int:
     return 0
 
 
-def predict(model: str, images: str, split: str = "test") -> str:
+def predict(model: str, images: str, split: str = "test", trust: bool = False) -> str:
     """The CSV table; the model answers as it did in its run (`model.test_time_augmentation`).
 
     Raises:
         InputError: the model or the images cannot be read, or do not fit each other.
     """
-    classifier = load_model(user_path(model))
+    classifier = load_model(user_path(model), trust)
     kept = classifier.hparams
     names, pixels = read_unlabelled(user_path(images), kept["size"], kept["in_channels"], split)
     probabilities = classifier.probabilities(pixels, BATCH)

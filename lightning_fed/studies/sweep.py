@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lightning_fed.arguments import read_experiment
+from lightning_fed.arguments import CommandParser, read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.federation.side_by_side import Outcome
 from lightning_fed.paths import user_path
@@ -36,24 +35,21 @@ class Planned:
     cell: Cell
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"sweep: {message}; see 'lightning-fed sweep --help'")
-
-
 def sweep_command(words: Sequence[str]) -> int:
     """Run a sweep, or print its runs (`--dry_run`): 0 done, 3 where a run failed.
 
     Raises:
         InputError: the file, a run's experiment, or the cluster does not fit; nothing has run.
     """
-    parser = _Parser("lightning-fed sweep", description=sweep_command.__doc__, epilog=EPILOG, allow_abbrev=False)
+    parser = CommandParser("sweep", sweep_command.__doc__, EPILOG)
     parser.add_argument("file", help="a sweep file in W&B's form, such as configs/sweeps/privacy_budget.yaml")
     parser.add_argument("--output", help="folder of all runs; runs/<name of the sweep> if left out")
     parser.add_argument("--method", choices=METHODS, help="instead of the file's")
     parser.add_argument("--runs", type=int, help="at most so many (grid), or exactly (random)")
     parser.add_argument("--sweep_seed", type=int, default=0, help="of the draws (random)")
     parser.add_argument("--dry_run", action="store_true", help="print the runs and run nothing")
+    if words and words[0].startswith("--") and words[0] not in ("--help", "--dry_run"):
+        raise InputError(f"sweep: the sweep file comes first, before {words[0]}")
     own, rest = parser.parse_known_args(list(words))
     if own.runs is not None and own.runs < 1:
         raise InputError(f"sweep: --runs is {own.runs}: it must be above 0")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import yaml
@@ -25,6 +25,7 @@ STARTS = ("${env}", "${interpreter}", "${program}", "python", "-m")
 """Words of a command before ours that say how a program is started."""
 PROGRAMS = ("lightning-fed", "lightning_fed")
 METHODS = ("grid", "random")
+GREATEST = 2**62
 
 Point = dict[str, Any]
 """One run's parameters by dotted key."""
@@ -51,13 +52,16 @@ class SweepFile:
     def words_of(self, point: Point) -> list[str]:
         """The words of `lightning-fed run` for one run, as the agent writes them."""
         args = [f"--{key}={value}" for key, value in point.items()]
+        for key, value in point.items():
+            if value is None:
+                raise InputError(f"{self.path}: {key} is null, which W&B's agent writes as None; leave it out")
         return list(itertools.chain.from_iterable(args if word == ARGS else [word] for word in self.words))
 
     def points(self, runs: int | None, seed: int, method: str | None = None) -> list[Point]:
-        """The runs' parameters: every combination for `grid`, drawn ones for `random`.
+        """The runs' parameters: every combination for `grid`, drawn ones for `random`, each once.
 
         Args:
-            runs: at most so many; where it is drawn, exactly. seed: of the draws. method: instead of the file's.
+            runs: at most so many; for `random`, so many draws. seed: of the draws. method: instead of the file's.
 
         Raises:
             InputError: the method needs W&B's server, a parameter has no values to go through or to draw from, or
@@ -77,7 +81,8 @@ class SweepFile:
             raise InputError(f"{self.path}: nobody says how many runs to draw; add run_cap, or --runs N")
         generator = np.random.default_rng(seed)
         draws = {key: self._draw(key) for key in self.parameters}
-        return [{key: draw(generator) for key, draw in draws.items()} for _ in range(most)]
+        drawn = [{key: draw(generator) for key, draw in draws.items()} for _ in range(most)]
+        return list({repr(point): point for point in drawn}.values())  # the same run twice is no second run
 
     def _values(self, key: str) -> Sequence[Any]:
         parameter = self.parameters[key]
@@ -93,7 +98,7 @@ class SweepFile:
         if "value" in parameter or "values" in parameter:
             return self._choice(key)
         low, high = parameter.get("min"), parameter.get("max")
-        if not isinstance(low, int | float) or not isinstance(high, int | float) or low > high:
+        if not _is_number(low) or not _is_number(high) or low > high:
             raise InputError(f"{self.path}: {key} needs value, values, or min and max to draw from")
         whole = isinstance(low, int) and isinstance(high, int)
         kind = parameter.get("distribution", "int_uniform" if whole else "uniform")
@@ -108,9 +113,18 @@ class SweepFile:
 
     def _choice(self, key: str) -> Draw:
         values, chances = self._values(key), self.parameters[key].get("probabilities")
-        if chances is not None and (len(chances) != len(values) or not math.isclose(sum(chances), 1)):
+        if chances is not None and not _are_chances(chances, len(values)):
             raise InputError(f"{self.path}: {key}.probabilities must be as many as the values and add up to 1")
         return lambda generator: values[int(generator.choice(len(values), p=chances))]
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < GREATEST
+
+
+def _are_chances(values: Any, count: int) -> bool:
+    listed = isinstance(values, list) and len(values) == count and all(map(_is_number, values))
+    return listed and min(values) >= 0 and math.isclose(sum(values), 1)
 
 
 def read_sweep(name: str | Path) -> SweepFile:
@@ -127,7 +141,9 @@ def read_sweep(name: str | Path) -> SweepFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML; mend the file") from error
     parameters = content.get("parameters") if isinstance(content, dict) else None
-    if not isinstance(parameters, dict) or not all(isinstance(one, dict) for one in parameters.values()):
+    if not isinstance(parameters, dict) or not all(
+        isinstance(key, str) and isinstance(one, dict) for key, one in parameters.items()
+    ):
         raise InputError(f"{path}: no parameters with values in it, so this is no sweep; see configs/sweeps")
     cap = content.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or cap < 1):

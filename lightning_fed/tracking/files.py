@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -104,7 +105,9 @@ class RunFolder:
 
 def write_text_whole(path: Path, text: str) -> None:
     """Write a file that is either the old one or the new one."""
-    part = path.with_suffix(path.suffix + ".part")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 

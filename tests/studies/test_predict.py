@@ -113,6 +113,28 @@ def test_images_that_do_not_fit_are_refused_with_the_mend(run: Path, tmp_path: P
         predict(model, str(tmp_path / "large.npz"))
 
 
+def test_a_model_that_names_code_of_its_own_is_not_built_without_trust(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "planted.py").write_text(
+        "import pathlib, torch\npathlib.Path('ran').touch()\n"
+        "class Net(torch.nn.Linear):\n    def __init__(self, in_channels, num_classes): super().__init__(2, 3)\n"
+        "def call(in_channels, num_classes): pathlib.Path('called').touch()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("planted.Net", "planted.call"):
+        classifier = Classifier(Model(width=2), Training(), seed=1)
+        classifier.hparams["model"]["class_path"] = name
+        save_model(classifier, tmp_path / "model.ckpt")
+        with pytest.raises(InputError, match="--trust runs it"):
+            predict("model.ckpt", ".")
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(InputError, match="cannot be built"):
+        predict("model.ckpt", ".", trust=True)
+    assert (tmp_path / "ran").exists(), "with trust the module is imported"
+    assert not (tmp_path / "called").exists(), "what is no class of a network is not even called"
+
+
 def test_a_model_without_names_counts_its_classes(tmp_path: Path) -> None:
     save_model(Classifier(Model(width=2), Training(), seed=1), tmp_path / "model.ckpt")
     path, _, _ = cells(tmp_path)

@@ -15,7 +15,7 @@ from lightning_fed.arguments import read_experiment
 from lightning_fed.cli import main
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Ray
-from lightning_fed.report.sweep import Measured, groups_of, percent_of, table_of
+from lightning_fed.report.sweep import Measured, _series, groups_of, percent_of, table_of
 from lightning_fed.studies import cells as cells_module
 from lightning_fed.studies.sweep import sweep_command
 from lightning_fed.studies.sweep_file import SweepFile, read_sweep
@@ -95,6 +95,11 @@ def test_draws_lie_in_their_ranges_and_follow_the_seed(tmp_path: Path) -> None:
         ({**ONE_DRAW, "parameters": {"seed": {}}}, "seed needs value, values, or min and max"),
         ({**ONE_DRAW, "parameters": {"a": {"min": 0.0, "max": 1.0, "distribution": "beta"}}}, "'beta'"),
         ({**ONE_DRAW, "parameters": {"a": {"values": [1, 2], "probabilities": [1]}}}, "probabilities"),
+        ({**ONE_DRAW, "parameters": {"a": {"values": [1, 2], "probabilities": ["a", "b"]}}}, "probabilities"),
+        ({**ONE_DRAW, "parameters": {"a": {"values": [1, 2], "probabilities": [1.5, -0.5]}}}, "probabilities"),
+        ({**ONE_DRAW, "parameters": {"a": {"min": 0, "max": float("inf")}}}, "min and max"),
+        ({**ONE_DRAW, "parameters": {"a": {"min": 0, "max": 10**30}}}, "min and max"),
+        ({"parameters": {7: {"value": 1}}}, "this is no sweep"),
         ({"parameters": None}, "this is no sweep"),
         ({"command": ["python", "train.py", "${args}"]}, "command must be a list"),
         ({"command": ["lightning-fed", "run"]}, "command must be a list"),
@@ -208,7 +213,46 @@ def test_a_cell_that_was_cut_goes_on_from_its_checkpoint(tmp_path: Path, monkeyp
 
 
 def measured(accuracy: float, **point: Any) -> Measured:
-    return Measured(point, "record", 5.99, None, accuracy, 0.5, None, 9.0, "completed", "cells")
+    return Measured(point, "record", "image", 5.99, None, accuracy, 0.5, None, 9.0, "completed", "cells")
+
+
+def test_a_cell_keeps_to_its_images_and_its_start(tmp_path: Path) -> None:
+    words = [*TINY_WORDS, "--output", str(tmp_path / "cell")]
+    first = cells_module.Cell("cell", read_experiment([*words, "--data.root", "/data/official"]))
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell" / "experiment.yaml").write_text(yaml.safe_dump(first.experiment.as_dict()))
+    first.refuse_another()
+    for changed in (
+        ["--data.root", "/data/rebuilt"],
+        ["--data.root", "/data/official", "--model.start", "/a.ckpt"],
+    ):
+        with pytest.raises(InputError, match="other settings"):
+            cells_module.Cell("cell", read_experiment([*words, *changed])).refuse_another()
+
+
+def test_cells_whose_names_have_dots_have_logs_of_their_own(tmp_path: Path) -> None:
+    experiments = [read_experiment(["--output", str(tmp_path / name)]) for name in ("e-0.5-a", "e-0.5-b")]
+    one, other = (cells_module.Cell("", experiment).log for experiment in experiments)
+    assert one != other
+
+
+def test_an_unexpected_error_of_one_run_is_its_own_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(experiment: object, resume: bool) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(cells_module, "run_experiment", broken)
+    cell = cells_module.Cell("cell", read_experiment(["--output", str(tmp_path / "cell")]))
+    seen: list[object] = []
+    assert cells_module.run_cells([cell], Ray(enabled=False), lambda cell, outcome: seen.append(outcome)) == [cell]
+    assert "MemoryError: no room" in str(seen[0])
+    assert "Traceback" in cell.log.read_text()
+
+
+def test_two_configurations_of_one_mechanism_are_two_lines() -> None:
+    groups = groups_of([measured(0.9, config="a.yaml"), measured(0.8, config="b.yaml")])
+    assert set(_series(groups)) == {"record, config a", "record, config b"}
 
 
 def test_runs_that_differ_in_their_seed_alone_are_averaged() -> None:
@@ -217,4 +261,4 @@ def test_runs_that_differ_in_their_seed_alone_are_averaged() -> None:
     assert percent_of([0.9, 0.92]) == f"91.00 ± {100 * math.sqrt(2) * 0.01:.2f} %"
     assert percent_of([]) == "-"
     rows = table_of(runs).splitlines()
-    assert rows[2] == "| 1 | record | 5.99 | - | 91.00 ± 1.41 % | 50.00 ± 0.00 % | - | 2 |"
+    assert rows[2] == "| 1 | record | image | 5.99 | - | 91.00 ± 1.41 % | 50.00 ± 0.00 % | - | 2 |"
