@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,6 @@ from torch.nn import functional
 
 from lightning_fed.errors import InputError
 from lightning_fed.models.classifier import Classifier
-
-T = TypeVar("T")
 
 
 class Answer(nn.Module):
@@ -37,7 +36,7 @@ def save_safetensors(classifier: Classifier, path: Path) -> None:
     Raises:
         InputError: the library is not installed.
     """
-    save = _needs("safetensors", lambda: __import__("safetensors.torch", fromlist=["save_file"]).save_file)
+    save = _library("safetensors.torch").save_file
     told = {name: json.dumps(value) for name, value in dict(classifier.hparams).items()}
     save({name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}, path, metadata=told)
 
@@ -48,7 +47,7 @@ def save_onnx(classifier: Classifier, path: Path) -> None:
     Raises:
         InputError: the library is not installed, nobody knows the images' size, or the network has no such form.
     """
-    _needs("onnxscript", lambda: __import__("onnxscript"))
+    _library("onnxscript")
     kept: Any = classifier.hparams
     if kept["size"] is None:
         raise InputError("model.ckpt: it does not say what size of images it learned from; train it anew")
@@ -73,8 +72,9 @@ def save_onnx(classifier: Classifier, path: Path) -> None:
         raise InputError(f"model: this network has no form in ONNX ({reason}); use model.safetensors") from error
 
 
-def _needs(library: str, load: Callable[[], T]) -> T:
+def _library(name: str) -> ModuleType:
     try:
-        return load()
+        return importlib.import_module(name)
     except ImportError as error:
+        library = name.partition(".")[0]
         raise InputError(f"{library} is not installed; pip install 'lightning-fed[export]'") from error

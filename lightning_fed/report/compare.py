@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from lightning_fed.errors import InputError
@@ -13,6 +12,7 @@ from lightning_fed.report.load import read_run
 from lightning_fed.report.markup import (
     UNDEFINED,
     collapsed,
+    document,
     figure,
     number,
     pair,
@@ -74,7 +74,6 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 def build_comparison(runs: Sequence[Named], drawn: dict[str, str]) -> str:
     """The page as HTML; `drawn` holds the figures' SVG by name."""
-    title = f"{len(runs)} runs compared"
     parts = [
         section("Side by side", *_warnings(runs), _table(runs, COLUMNS)),
         section("Accuracy by round", _released(), figure(drawn.get("rounds"), wide=True)),
@@ -87,15 +86,7 @@ def build_comparison(runs: Sequence[Named], drawn: dict[str, str]) -> str:
             collapsed("LaTeX", preformatted(latex(runs))),
         ),
     ]
-    style = files("lightning_fed.report").joinpath("page.css").read_text("utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{title} - lightning-fed</title>\n'
-        f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{title}</h1>\n{legend()}\n</header>\n"
-        + "\n".join(filter(None, parts))
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(f"{len(runs)} runs compared", legend(), parts)
 
 
 def _released() -> str:

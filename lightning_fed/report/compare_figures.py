@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ def draw_comparison(runs: Sequence[Named]) -> list[Picture]:
         drawers.append(draw_rounds)
     if any(line.released.split for one in runs for line in one.run.paid):
         drawers.append(draw_privacy)
-    if any(one.run.last and one.run.last.accuracies for one in runs):
+    if any(_hospitals(one.run) for one in runs):
         drawers += [draw_fairness, draw_burden]
     with drawing():
         return [draw(runs, provenance) for draw in drawers]
@@ -83,13 +83,9 @@ def draw_privacy(runs: Sequence[Named], provenance: str) -> Picture:
 
 def draw_fairness(runs: Sequence[Named], provenance: str) -> Picture:
     """The accuracy at each hospital, and their mean."""
-    looked = [one for one in runs if one.run.last and one.run.last.accuracies]
-    figure, axes = _by_run(looked)
-    for place, one in enumerate(looked):
-        assert one.run.last is not None
-        values = one.run.last.accuracies
-        axes.plot(values, [place] * len(values), "o", color=GREEN, alpha=0.55, ms=5)
-        axes.plot([fmean(values)], [place], "|", color=ORANGE, ms=18, mew=2.5)
+    figure, axes = _dots(runs, _hospitals, GREEN)
+    for place, one in enumerate(one for one in runs if _hospitals(one.run)):
+        axes.plot([fmean(_hospitals(one.run))], [place], "|", color=ORANGE, ms=18, mew=2.5)
     in_percent(axes.xaxis)
     entitle(axes, "Accuracy at each hospital (diagnostic)", provenance)
     return finish("fairness", "Accuracy at each hospital, by run", figure)
@@ -97,14 +93,15 @@ def draw_fairness(runs: Sequence[Named], provenance: str) -> Picture:
 
 def draw_burden(runs: Sequence[Named], provenance: str) -> Picture:
     """Each hospital's share of the loss over its share of the images."""
-    looked = [one for one in runs if one.run.last and one.run.last.accuracies]
-    figure, axes = _by_run(looked)
-    for place, one in enumerate(looked):
-        values = burdens(one.run)
-        axes.plot(values, [place] * len(values), "o", color=BLUE, alpha=0.55, ms=5)
+    figure, axes = _dots(runs, burdens, BLUE)
     axes.axvline(1.0, color=INK, linestyle=":", linewidth=1.4)
     entitle(axes, "Share of the loss over share of the images (diagnostic)", provenance)
     return finish("burden", "Each hospital's share of the loss over its share of the images, by run", figure)
+
+
+def _hospitals(run: Run) -> tuple[float, ...]:
+    """The accuracy at each hospital that was looked at."""
+    return run.last.accuracies if run.last else ()
 
 
 def burdens(run: Run) -> list[float]:
@@ -116,11 +113,16 @@ def burdens(run: Run) -> list[float]:
     return [loss * sum(weights) / total for loss in losses] if total > 0 else []
 
 
-def _by_run(runs: Sequence[Named]) -> tuple[Figure, Axes]:
-    figure = sheet(HALF, 1.4 + 1.3 * row_height([one.name for one in runs]) * len(runs))
+def _dots(runs: Sequence[Named], values: Callable[[Run], Sequence[float]], tone: str) -> tuple[Figure, Axes]:
+    """A row for each run that looked at its hospitals, a dot for each of them."""
+    looked = [one for one in runs if _hospitals(one.run)]
+    figure = sheet(HALF, 1.4 + 1.3 * row_height([one.name for one in looked]) * len(looked))
     axes = figure.subplots()
-    axes.set_yticks(range(len(runs)), [short(one.name) for one in runs])
-    axes.set_ylim(len(runs) - 0.5, -0.5)
+    for place, one in enumerate(looked):
+        found = values(one.run)
+        axes.plot(found, [place] * len(found), "o", color=tone, alpha=0.55, ms=5)
+    axes.set_yticks(range(len(looked)), [short(one.name) for one in looked])
+    axes.set_ylim(len(looked) - 0.5, -0.5)
     axes.grid(axis="x")
     return figure, axes
 

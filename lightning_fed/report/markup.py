@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.resources import files
 
 UNDEFINED = "\N{EN DASH}"
 MEANINGS = {
@@ -16,6 +17,18 @@ MEANINGS = {
 def tag(name: str) -> str:
     """The mark beside a metric: `released` or `diagnostic`."""
     return f'<span class="tag {name}" title="{escape(MEANINGS[name])}">{name}</span>'
+
+
+def document(title: str, header: str, parts: Iterable[str]) -> str:
+    """A whole page that needs no network and no script: its header, then those parts that are not empty."""
+    name, style = escape(title), files("lightning_fed.report").joinpath("page.css").read_text("utf-8")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n<title>{name} - lightning-fed</title>\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{name}</h1>\n"
+        f"{header}\n</header>\n" + "\n".join(filter(None, parts)) + "\n</main>\n</body>\n</html>\n"
+    )
 
 
 def section(title: str, *parts: str) -> str:

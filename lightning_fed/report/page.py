@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from lightning_fed.errors import InputError
 from lightning_fed.report import sections
 from lightning_fed.report.headline import headline, legend
 from lightning_fed.report.load import read_run
+from lightning_fed.report.markup import document
 from lightning_fed.report.privacy import privacy
 from lightning_fed.report.run import Run
 from lightning_fed.tracking.files import write_text_whole
@@ -51,13 +50,4 @@ def build_page(run: Run, drawn: dict[str, str]) -> str:
         sections.rounds_table(run),
         sections.experiment(run),
     ]
-    title, style = escape(run.title), files("lightning_fed.report").joinpath("page.css").read_text("utf-8")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{title} - lightning-fed</title>\n'
-        f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{title}</h1>\n"
-        f"{headline(run)}\n{legend()}\n</header>\n"
-        + "\n".join(filter(None, parts))
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(run.title, f"{headline(run)}\n{legend()}", parts)

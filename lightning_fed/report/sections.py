@@ -20,7 +20,7 @@ from lightning_fed.report.markup import (
     section,
     table,
 )
-from lightning_fed.report.run import RoundLine, RoundScores, Run
+from lightning_fed.report.run import RoundLine, Run
 from lightning_fed.tracking.rounding import epsilon_text
 
 Drawn = dict[str, str]  # a figure's name and its SVG
@@ -130,7 +130,10 @@ def _row(line: RoundLine) -> dict[str, str]:
         "hospitals": str(len(line.cohort)),
         "in the sum": str(len(line.aggregation.counted)) if line.aggregation.counted else UNDEFINED,
         "failed": line.aggregation.failed or UNDEFINED,
-        **_scores_of(scores),
+        "accuracy (released)": percent(scores.accuracy, 2),
+        "balanced (released)": percent(scores.balanced_accuracy, 2),
+        "AUROC (released)": number(scores.auroc, 4),
+        "loss (released)": number(scores.loss, 4),
         "ε (released)": UNDEFINED if scores.epsilon is None else epsilon_text(scores.epsilon),
         "training loss (diagnostic)": number(line.diagnostic.train_loss, 4),
         "worst hospital (diagnostic)": percent(min(shares, default=None), 1),
@@ -138,16 +141,6 @@ def _row(line: RoundLine) -> dict[str, str]:
         "train s": number(seconds.train, 2),
         "aggregate s": number(seconds.aggregate, 3),
         "evaluate s": number(seconds.evaluate, 2),
-    }
-
-
-def _scores_of(scores: RoundScores) -> dict[str, str]:
-    measured = bool(scores.split)
-    return {
-        "accuracy (released)": percent(scores.accuracy if measured else None, 2),
-        "balanced (released)": percent(scores.balanced_accuracy if measured else None, 2),
-        "AUROC (released)": number(scores.auroc, 4),
-        "loss (released)": number(scores.loss if measured else None, 4),
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lightning_fed.paths import sync_folder
 from lightning_fed.secagg.errors import ProtocolError
 
 
@@ -28,7 +27,16 @@ class AnsweredRounds:
         elif path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-            sync_folder(path.parent)
+            self._sync_folder(path.parent)
+
+    @staticmethod
+    def _sync_folder(folder: Path) -> None:
+        """Make a new file survive a power loss; this room stands alone, so it is written here too."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     @staticmethod
     def _read(path: Path) -> set[int]:

@@ -51,10 +51,10 @@ class SweepFile:
 
     def words_of(self, point: Point) -> list[str]:
         """The words of `lightning-fed run` for one run, as the agent writes them."""
-        args = [f"--{key}={value}" for key, value in point.items()]
         for key, value in point.items():
             if value is None:
                 raise InputError(f"{self.path}: {key} is null, which W&B's agent writes as None; leave it out")
+        args = [f"--{key}={value}" for key, value in point.items()]
         return list(itertools.chain.from_iterable(args if word == ARGS else [word] for word in self.words))
 
     def points(self, runs: int | None, seed: int, method: str | None = None) -> list[Point]:

@@ -73,18 +73,15 @@ def test_onnx_answers_like_the_classifier(model: Model, tmp_path: Path) -> None:
     )
 
 
-def test_what_cannot_be_exported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     nameless = Classifier(Model(width=2), Training(), seed=1).eval()
     with pytest.raises(InputError, match="what size of images"):
         deploy.save_onnx(nameless, tmp_path / "model.onnx")
     with pytest.raises(InputError, match="no form in ONNX"):
         deploy.save_onnx(Classifier(Model(name="scatternet_linear"), Training(), size=28), tmp_path / "model.onnx")
 
-    def missing() -> None:
-        raise ImportError
-
     with pytest.raises(InputError, match=r"pip install 'lightning-fed\[export\]'"):
-        deploy._needs("onnxscript", missing)
+        deploy._library("no_such_library.part")
     assert main(["export", str(tmp_path)]) == 2
     assert main(["export"]) == 2
 
