@@ -87,6 +87,8 @@ class Model:
             set.
         width: channels of the first convolution (the paper's DPResNet: 64); `scatternet_linear` has none.
         norm: `group` or `batch`, for the two comparison ResNets; the other networks always use groups.
+        stem: of `resnet18`: `small`, a 3x3 convolution that keeps the size, or a 7x7 with stride 2 and a pooling,
+            `max_pool` (He et al. 2016) or `average_pool` (PriMIA: Kaissis et al. 2021).
         standardise_weights: convolve with each filter at mean 0 and variance 1 (Qiao et al. 2019,
             arXiv 1903.10520).
         norm_after_sum: a group norm after each residual sum (Klause et al. 2022, arXiv 2203.00324).
@@ -106,6 +108,7 @@ class Model:
     name: str = "dpresnet"
     width: int = 8
     norm: Literal["group", "batch"] = "group"
+    stem: Literal["small", "max_pool", "average_pool"] = "small"
     standardise_weights: bool = False
     norm_after_sum: bool = False
     test_time_augmentation: bool = False
@@ -119,6 +122,8 @@ class Model:
         in_range("model", 2, 4096, width=self.width)
         if self.width % 2:
             raise InputError(f"model.width is {self.width}: it must be even, for the group norms")
+        if self.stem != "small" and (self.class_path is not None or self.name != "resnet18"):
+            raise InputError(f"model.stem is '{self.stem}': only resnet18 has one to choose; leave it out")
         if self.pretrained is not None and self.start is not None:
             raise InputError("model.start: model.pretrained gives weights to start from too; leave one out")
 
@@ -167,6 +172,33 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """FedMIC's teachers, and how much of a student's update travels (Ren et al. 2024, arXiv 2407.02261).
+
+    Args:
+        teacher, teacher_width: each hospital's own network, which stays there; `model` is the student.
+        energy_first, energy_last: share of each layer's squared singular values that is sent in the first and in
+            the last round; it grows in between.
+    """
+
+    teacher: str = "resnet18"
+    teacher_width: int = 16
+    energy_first: float = 0.9
+    energy_last: float = 0.98
+
+    def __post_init__(self) -> None:
+        name = "federation.distillation"
+        in_range(name, 2, 4096, teacher_width=self.teacher_width)
+        in_range(name, 0.01, 1, energy_first=self.energy_first, energy_last=self.energy_last)
+        if self.energy_last < self.energy_first:
+            raise InputError(f"{name}.energy_last is below energy_first; let it be that or more")
+
+    def energy(self, round: int, rounds: int) -> float:
+        """Of a round, counted from 1."""
+        return self.energy_first + (self.energy_last - self.energy_first) * (round - 1) / max(rounds - 1, 1)
+
+
+@dataclass(frozen=True)
 class Federation:
     """Who takes part and how their updates become the next global model.
 
@@ -176,8 +208,10 @@ class Federation:
         local_epochs: passes over a hospital's images in one round.
         local_steps: optimizer steps in one round instead of `local_epochs`.
         participation: share of the hospitals in each round, drawn from `seed`; at least one.
-        strategy: `fedavg` (McMahan et al. 2017) or `fedprox` (Li et al. 2020).
+        strategy: `fedavg` (McMahan et al. 2017), `fedprox` (Li et al. 2020) or `fedmic` (Ren et al. 2024), which
+            keeps a teacher in each hospital and sends low-rank updates.
         proximal_mu: weight of FedProx's local term.
+        distillation: of `fedmic`.
         server_optimizer: any class of `torch.optim`, applied to the mean update as a gradient
             (Reddi et al. 2021: Adam is FedAdam; SGD with momentum is FedAvgM); null takes the mean itself.
         server_lr: its learning rate.
@@ -193,8 +227,9 @@ class Federation:
     local_epochs: int = 3
     local_steps: int | None = None
     participation: float = 1.0
-    strategy: Literal["fedavg", "fedprox"] = "fedavg"
+    strategy: Literal["fedavg", "fedprox", "fedmic"] = "fedavg"
     proximal_mu: float = 0.01
+    distillation: Distillation = field(default_factory=Distillation)
     server_optimizer: str | None = None
     server_lr: float = 1.0
     server_options: dict[str, Any] = field(default_factory=dict)
@@ -563,6 +598,7 @@ class Experiment:
         if not 0 <= self.seed <= GREATEST_SEED:
             raise InputError(f"seed is {self.seed}: it must lie between 0 and {GREATEST_SEED}")
         self._check_secagg()
+        self._check_fedmic()
         self._check_privacy()
         for loss in self.faults.dropout.losses:
             if loss.round > self.federation.rounds or loss.hospital >= self.federation.hospitals:
@@ -601,6 +637,21 @@ class Experiment:
             raise InputError(
                 "secagg.rounds_per_setup: with federation.participation below 1 the cohort changes from round to "
                 "round; set one of the two to 1"
+            )
+
+    def _check_fedmic(self) -> None:
+        """Raise where FedMIC's updates would have to be masked or protected."""
+        if self.federation.strategy != "fedmic":
+            return
+        if self.secagg.protocol != "plain":
+            raise InputError(
+                f"secagg.protocol is '{self.secagg.protocol}': fedmic's hospitals send factors, and a sum of "
+                "factors is no update; set it to plain"
+            )
+        if self.privacy.mechanism != "none":
+            raise InputError(
+                f"privacy.mechanism is '{self.privacy.mechanism}': the size of fedmic's updates tells of the "
+                "images; set it to none"
             )
 
     def _check_privacy(self) -> None:
@@ -679,6 +730,18 @@ class Experiment:
                 f"privacy.colluding_hospitals is {colluding}: nobody's noise is left of the "
                 f"{secagg.least_survivors(federation)} that a sum must hold; raise secagg.min_survivors"
             )
+
+    @property
+    def teacher(self) -> Model | None:
+        """The network that stays in each hospital under `fedmic`."""
+        if self.federation.strategy != "fedmic":
+            return None
+        distillation = self.federation.distillation
+        return Model(
+            name=distillation.teacher,
+            width=distillation.teacher_width,
+            test_time_augmentation=self.model.test_time_augmentation,
+        )
 
     @property
     def counted_survivors(self) -> int:

@@ -11,6 +11,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import (
     PLACES,
     Data,
+    Distillation,
     Dropout,
     Experiment,
     Faults,
@@ -171,6 +172,7 @@ def test_plain_values_rebuild_the_same_experiment() -> None:
     experiment = Experiment(data=Data(alpha=0.25), training=Training(lr=0.5), federation=Federation(rounds=3))
     values = experiment.as_dict()
     values["faults"]["dropout"] = Dropout(**values["faults"]["dropout"])
+    values["federation"]["distillation"] = Distillation(**values["federation"]["distillation"])
     rebuilt = {key: SECTIONS[key](**value) if key in SECTIONS else value for key, value in values.items()}
     assert Experiment(**rebuilt) == experiment
     assert list(values) == [field.name for field in dataclasses.fields(Experiment)]
@@ -294,3 +296,9 @@ def test_what_may_change_when_a_run_goes_on() -> None:
     assert not any(map(may_change, ("ray.gpus_per_hospital", "rays", "faults", "faults.dropout.rate", "seed")))
     assert Experiment(seed=7).fingerprint != Experiment().fingerprint
     assert Experiment(output="elsewhere").fingerprint == Experiment().fingerprint
+
+
+def test_only_resnet18_has_a_stem_to_choose() -> None:
+    assert Model(name="resnet18", stem="average_pool").stem == "average_pool"
+    with pytest.raises(InputError, match=r"^model\.stem is 'max_pool': only resnet18 has one to choose"):
+        Model(name="resnet9", stem="max_pool")

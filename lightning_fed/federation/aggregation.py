@@ -102,7 +102,7 @@ class PlainAggregation:
     """The server holds every update in clear.
 
     Args:
-        fetch: the value of what a hospital left at a distance.
+        fetch: the value of what a hospital left at a distance: an update (parameters,).
     """
 
     parts = 1
@@ -315,6 +315,8 @@ def open_aggregation(
             shards. slots: how much work runs at the same time. reach: calls the hospitals' sites.
     """
     if experiment.secagg.protocol == "plain":
+        if experiment.teacher is not None:
+            return PlainAggregation(lambda sent: crew.fetch(sent).expand())
         return PlainAggregation(crew.fetch)
     if experiment.secagg.protocol == "additive":
         encoding = encoding_of(experiment)

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,14 @@ from lightning_fed.privacy.ledger import Ledger
 from lightning_fed.secagg.conductor import STAGES
 from lightning_fed.secagg.errors import RoundAbortedError
 from lightning_fed.seeds import stream
-from lightning_fed.tracking.records import Dropped, FitReport, Released, RoundRecord, TrainedRound
+from lightning_fed.tracking.records import (
+    Dropped,
+    FitReport,
+    Released,
+    RoundRecord,
+    TeacherScores,
+    TrainedRound,
+)
 
 
 @dataclass
@@ -158,6 +166,21 @@ class Driver:
         self.dispatcher.submit(evaluation.jobs())
         self.dispatcher.run_until(lambda: evaluation.finished)
         return evaluation.released()
+
+    def teachers(self) -> TeacherScores | None:
+        """What the hospitals' own teachers are worth; None without teachers."""
+        if self.experiment.teacher is None:
+            return None
+        everybody = range(self.experiment.federation.hospitals)
+        answers = self._reach("score_teacher", dict.fromkeys(everybody, ()))
+        there = [answers[hospital] for hospital in everybody if hospital in answers]
+        own = [score for _, score in there if score is not None]
+        return TeacherScores(
+            tuple(test for test, _ in there),
+            tuple(score for _, score in there),
+            fmean(test for test, _ in there),
+            fmean(own) if own else None,
+        )
 
     def _reach(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Mapping[int, Any]:
         """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone.

@@ -140,16 +140,9 @@ class Hospital:
     def _take_up(self, state: dict[str, Any]) -> None:
         kept = state["optimizer"]
         self.optimizer.load_state_dict(copy.deepcopy(self._fresh) if kept is None else kept)
-        own = self.classifier.network.state_dict()
-        for name, counter in state["counters"].items():
-            own[name].copy_(counter)
+        self.classifier.take_home(state)
 
     def _state(self) -> dict[str, Any]:
-        """What does not travel: integer buffers, and the optimizer's state unless the next round forgets it."""
-        counters = {
-            name: buffer
-            for name, buffer in self.classifier.network.state_dict().items()
-            if not buffer.is_floating_point()
-        }
+        """What does not travel: the module's own, and the optimizer's state unless the next round forgets it."""
         forgotten = self.experiment.training.reset_optimizer_state
-        return {"optimizer": None if forgotten else self.optimizer.state_dict(), "counters": counters}
+        return {"optimizer": None if forgotten else self.optimizer.state_dict(), **self.classifier.at_home()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_fed.errors import DivergedError
-from lightning_fed.experiment import Experiment
+from lightning_fed.experiment import Experiment, Federation
+from lightning_fed.models.low_rank import Shape, decompose
 from lightning_fed.models.vector import Vector
 from lightning_fed.secagg.additive import additive_shares
 from lightning_fed.secagg.client import Client
@@ -32,11 +33,13 @@ class Parcel:
 
     Args:
         parts: one for each receiver. saturated: coordinates that were clipped. seconds: of work.
+        bytes: where they are not the same for all hospitals and rounds.
     """
 
     parts: tuple[Any, ...]
     saturated: int = 0
     seconds: float = 0.0
+    bytes: int | None = None
 
 
 class Outbox(Protocol):
@@ -55,6 +58,34 @@ class PlainOutbox:
         return Parcel((update,))
 
 
+class LowRankOutbox:
+    """The update as thin factors (`decompose`): the server sees them.
+
+    Args:
+        federation: how much of an update is sent in which round. shapes: of the network's weights.
+    """
+
+    def __init__(self, federation: Federation, shapes: Sequence[Shape]) -> None:
+        self.federation, self.shapes = federation, shapes
+
+    def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
+        """The factors.
+
+        Raises:
+            DivergedError: the update is not finite.
+        """
+        begun = time.perf_counter()
+        _refuse_diverged(round, update)
+        energy = self.federation.distillation.energy(round, self.federation.rounds)
+        sent = decompose(update, self.shapes, energy)
+        return Parcel((sent,), seconds=time.perf_counter() - begun, bytes=sent.bytes)
+
+
+def _refuse_diverged(round: int, update: NDArray[Any]) -> None:
+    if not np.isfinite(update).all():
+        raise DivergedError(f"round {round}: an update is not finite any more; lower training.lr")
+
+
 Encode = Callable[[int, NDArray[Any], int], tuple[Words, int]]
 """Round, update (parameters,) and weight -> numbers modulo 2^32 and how many coordinates were cut."""
 
@@ -66,8 +97,7 @@ class _Encoder:
         self.experiment, self.hospital, self.encoding = experiment, hospital, encoding
 
     def __call__(self, round: int, update: NDArray[Any], weight: int) -> tuple[Words, int]:
-        if not np.isfinite(update).all():
-            raise DivergedError(f"round {round}: an update is not finite any more; lower training.lr")
+        _refuse_diverged(round, update)
         return self.encoding.encode(update, weight, self._rounding_key(round))
 
     def _rounding_key(self, round: int) -> bytes:

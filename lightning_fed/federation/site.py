@@ -22,11 +22,13 @@ from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import client_of, directory_of, encoding_of, terms_of
 from lightning_fed.federation.hospital import Hospital
-from lightning_fed.federation.outbox import AdditiveOutbox, MaskedOutbox, Outbox, PlainOutbox
+from lightning_fed.federation.outbox import AdditiveOutbox, LowRankOutbox, MaskedOutbox, Outbox, PlainOutbox
 from lightning_fed.federation.protection import protection_of
 from lightning_fed.federation.roster import Member
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
+from lightning_fed.models.distillation import Distilling
+from lightning_fed.models.low_rank import shapes_of
 from lightning_fed.models.metrics import score
 from lightning_fed.models.vector import Vector, load_vector, to_vector
 from lightning_fed.privacy.dose import Dose
@@ -73,13 +75,16 @@ class Site:
         experiment, hospital = self.experiment, member.hospital
         images = HospitalData(self.data.train, member.train, member.validation, experiment.training)
         states = HospitalStates(output, hospital) if output is not None else None
-        classifier = self._classifier()
+        classifier = self._classifier(hospital)
         size = len(member.train)
         protection = protection_of(experiment, hospital, size, member.dose, output, classifier)
         return Hospital(hospital, experiment, images, classifier, states, protection)
 
     def _outboxes(self, output: Path | None, dose: Dose | None) -> Mapping[int, Outbox]:
         experiment = self.experiment
+        if experiment.teacher is not None:
+            shapes = shapes_of(self._classifier().network)
+            return dict.fromkeys(self.hospitals, LowRankOutbox(experiment.federation, shapes))
         if experiment.secagg.protocol == "plain":
             return dict.fromkeys(self.hospitals, PlainOutbox())
         if experiment.secagg.protocol == "additive":
@@ -93,8 +98,9 @@ class Site:
         }
         return {hospital: MaskedOutbox(experiment, client) for hospital, client in self.clients.items()}
 
-    def _classifier(self) -> Classifier:
-        return build_classifier(self.experiment, self.data)
+    def _classifier(self, hospital: int | None = None) -> Classifier:
+        """A hospital's own module, or one that only answers."""
+        return build_classifier(self.experiment, self.data, hospital)
 
     def fit(self, hospital: int, round: int, weights: Vector, parts: int = 1) -> tuple[Any, ...]:
         """One hospital's round: its report, and what leaves it of its update, in so many parts.
@@ -108,7 +114,9 @@ class Site:
         update = self.hospitals[hospital].take_update()
         weight = self.experiment.federation.weight(hospital, report.images)
         parcel = self.outboxes[hospital].send(round, update, weight, parts)
-        report = replace(report, saturated=parcel.saturated, protect_seconds=parcel.seconds)
+        report = replace(
+            report, saturated=parcel.saturated, protect_seconds=parcel.seconds, upload_bytes=parcel.bytes
+        )
         return report, *parcel.parts
 
     def each(self, method: str, hospitals: Sequence[int], *arguments: Any) -> dict[int, Any]:
@@ -141,6 +149,19 @@ class Site:
         scores = score(self._probabilities(weights, held_out.images), torch.from_numpy(held_out.labels))
         seconds = time.perf_counter() - begun
         return HospitalScore(hospital, len(held_out), scores.accuracy, scores.loss, seconds)
+
+    def score_teacher(self, hospital: int) -> tuple[float, float | None]:
+        """Accuracy of one hospital's teacher on the test split, and on its held-out images, None without."""
+        own = self.hospitals[hospital]
+        assert isinstance(own.classifier, Distilling)
+        size = self.experiment.evaluation.batch_size
+        tests = (self.data.split("test"), own.images.held_out())
+        scores = [
+            own.classifier.teacher.evaluate(images.images, images.labels, size).accuracy if len(images) else None
+            for images in tests
+        ]
+        assert scores[0] is not None
+        return scores[0], scores[1]
 
     def evaluate(self, split: str, start: int, stop: int, weights: Vector) -> Shard:
         """The global model on images start..stop of a public split."""
@@ -207,14 +228,25 @@ def _claim_gpu(share: float) -> None:
     torch.cuda.set_per_process_memory_fraction(share)
 
 
-def build_classifier(experiment: Experiment, data: ImageData) -> Classifier:
-    """The federation's first global model; every party builds the same from the seed."""
-    return Classifier(
-        experiment.model,
-        experiment.training,
-        in_channels=data.channels,
-        num_classes=len(data.class_names),
-        seed=derive(experiment.seed, "weights"),
-        class_names=data.class_names,
-        size=data.size,
-    )
+def build_classifier(experiment: Experiment, data: ImageData, hospital: int | None = None) -> Classifier:
+    """The federation's first global model; every party builds the same from the seed.
+
+    Args:
+        hospital: whose, where it is to be trained: under `fedmic` each has a teacher of its own beside it.
+
+    Raises:
+        InputError: there is no such network, or it cannot be distilled.
+    """
+    given: dict[str, Any] = {
+        "model": experiment.model,
+        "training": experiment.training,
+        "in_channels": data.channels,
+        "num_classes": len(data.class_names),
+        "seed": derive(experiment.seed, "weights"),
+        "class_names": data.class_names,
+        "size": data.size,
+    }
+    if hospital is None or experiment.teacher is None:
+        return Classifier(**given)
+    teacher_seed = derive(experiment.seed, "teacher", hospital)
+    return Distilling(**given, teacher=experiment.teacher, teacher_seed=teacher_seed)

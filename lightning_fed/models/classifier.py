@@ -114,6 +114,17 @@ class Classifier(pl.LightningModule):
             self.optimizer = build_optimizer(self.network.parameters(), self.training_settings)
         return self.optimizer
 
+    def at_home(self) -> dict[str, Any]:
+        """What of the module does not travel: the network's integer buffers (BatchNorm's counters)."""
+        state = self.network.state_dict()
+        return {"counters": {name: kept for name, kept in state.items() if not kept.is_floating_point()}}
+
+    def take_home(self, kept: dict[str, Any]) -> None:
+        """Take up what `at_home` gave."""
+        own = self.network.state_dict()
+        for name, counter in kept["counters"].items():
+            own[name].copy_(counter)
+
     def on_train_start(self) -> None:
         """Forget the last round's sums."""
         self.loss_sum, self.examples = torch.zeros((), dtype=torch.float64, device=self.device), 0

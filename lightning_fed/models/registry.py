@@ -23,7 +23,9 @@ NETWORKS: dict[str, Builder] = {
         channels, classes, model.width, model.standardise_weights, model.norm_after_sum
     ),
     "resnet9": lambda model, channels, classes: ResNet9(channels, classes, model.width, _style(model)),
-    "resnet18": lambda model, channels, classes: ResNet18(channels, classes, model.width, _style(model)),
+    "resnet18": lambda model, channels, classes: ResNet18(
+        channels, classes, model.width, _style(model), model.stem
+    ),
     "scatternet_linear": lambda model, channels, classes: ScatterNetLinear(channels, classes),
     "scatternet_cnn": lambda model, channels, classes: ScatterNetCNN(
         channels, classes, model.width, model.standardise_weights

@@ -55,12 +55,35 @@ class BasicBlock(nn.Module):
         return functional.relu(self.after(summed))
 
 
-class ResNet18(nn.Module):
-    """ResNet-18 with the 3x3 stem that is usual for small images; width 64 has 11.2 M parameters."""
+def stem(kind: str, in_channels: int, width: int, style: Style) -> list[nn.Module]:
+    """ResNet-18's first layers by the names of `Model.stem`.
 
-    def __init__(self, in_channels: int, num_classes: int, width: int = 64, style: Style = PLAIN) -> None:
+    `small` keeps the image's size; the others are He et al.'s 7x7 with stride 2 and a pooling with stride 2.
+    """
+    if kind == "small":
+        return [style.conv_norm(in_channels, width), nn.ReLU()]
+    pool = nn.AvgPool2d if kind == "average_pool" else nn.MaxPool2d
+    return [style.conv_norm(in_channels, width, stride=2, kernel=7), nn.ReLU(), pool(3, stride=2, padding=1)]
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al. 2016, arXiv 1512.03385); width 64 has 11.2 M parameters.
+
+    Args:
+        in_channels, num_classes: of the images. width: channels of the first convolution. style: of its layers.
+        kind: of the first layers; see `stem`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        width: int = 64,
+        style: Style = PLAIN,
+        kind: str = "small",
+    ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [style.conv_norm(in_channels, width), nn.ReLU()]
+        layers = stem(kind, in_channels, width, style)
         inputs = width
         for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
             layers += [BasicBlock(inputs, outputs, stride, style), BasicBlock(outputs, outputs, 1, style)]

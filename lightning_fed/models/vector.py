@@ -15,13 +15,14 @@ from torch import Tensor, nn
 Vector = NDArray[np.float32]
 
 
-def _travelling(network: nn.Module) -> Iterator[Tensor]:
+def travelling(network: nn.Module) -> Iterator[Tensor]:
+    """The tensors that the vector holds, in its order."""
     return (tensor for tensor in network.state_dict().values() if tensor.is_floating_point())
 
 
 def vector_size(network: nn.Module) -> int:
     """Length of the network's weight vector."""
-    return sum(tensor.numel() for tensor in _travelling(network))
+    return sum(tensor.numel() for tensor in travelling(network))
 
 
 def trainable_entries(network: nn.Module) -> NDArray[np.bool_]:
@@ -38,7 +39,7 @@ def trainable_entries(network: nn.Module) -> NDArray[np.bool_]:
 
 def to_vector(network: nn.Module) -> Vector:
     """A fresh float32 vector (parameters,) of the network's weights."""
-    return np.concatenate([tensor.detach().cpu().float().numpy().ravel() for tensor in _travelling(network)])
+    return np.concatenate([tensor.detach().cpu().float().numpy().ravel() for tensor in travelling(network)])
 
 
 def load_vector(network: nn.Module, vector: Vector) -> None:
@@ -50,7 +51,7 @@ def load_vector(network: nn.Module, vector: Vector) -> None:
     if vector.shape != (vector_size(network),):
         raise ValueError(f"a vector of {vector.shape} does not fit {vector_size(network)} weights")
     start = 0
-    for tensor in _travelling(network):
+    for tensor in travelling(network):
         part = vector[start : start + tensor.numel()].reshape(tuple(tensor.shape))
         # Through NumPy where possible: torch warns of arrays that it may not write to, such as Ray's.
         if tensor.device.type == "cpu" and tensor.dtype.itemsize == 4:

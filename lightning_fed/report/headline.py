@@ -77,6 +77,11 @@ def _facts(run: Run) -> dict[str, str]:
     told["test loss"] = f"{number(result.test.loss)} nats"
     if result.privacy.features is not None:
         told["features"] = result.privacy.features
+    if result.teachers is not None:
+        own = result.teachers.own_mean
+        told["hospitals' own teachers"] = f"{percent(result.teachers.test_mean)} on the test split, mean" + (
+            "" if own is None else f"; {percent(own)} on their own images"
+        )
     return told | _aggregation(result.secagg)
 
 

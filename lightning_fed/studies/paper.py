@@ -22,7 +22,7 @@ from lightning_fed.studies.single import resolve
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import write_text_whole
 
-QUESTIONS = ("RQ1", "RQ2", "RQ3", "RQ4")
+QUESTIONS = ("RQ1", "RQ2", "RQ3", "RQ4", "RQ5")
 FIRST_SEED = 42
 SHAPE = 28, 3, 8
 """Pixels, channels and classes of BloodMNIST."""
@@ -162,6 +162,8 @@ def measured(planned: Planned) -> Number:
             result.test.accuracy <= _majority(result.data.classes_by_hospital) for result in results
         ),
         seconds=math.fsum(result.seconds.total for result in results),
+        uploaded=tuple(result.secagg.upload_bytes_per_hospital * result.rounds for result in results),
+        teachers=tuple(result.teachers.test_mean for result in results if result.teachers is not None),
         title=results[0].data.title if results else "",
     )
 
@@ -170,7 +172,9 @@ def how(run: Cell) -> str:
     """Such as `resnet9 16, from drawn cells, 12 passes in 70 rounds`."""
     model, rounds = run.experiment.model, run.experiment.federation.rounds
     start = ", from drawn cells" if model.pretrained else ""
-    return f"{model.name} {model.width}{start}, {passes(run):.0f} passes in {rounds} rounds"
+    teacher = run.experiment.teacher
+    taught = f", taught by {teacher.name} {teacher.width}" if teacher is not None else ""
+    return f"{model.name} {model.width}{start}{taught}, {passes(run):.0f} passes in {rounds} rounds"
 
 
 def gradient_seconds(runs: Sequence[Cell]) -> float:
@@ -178,23 +182,24 @@ def gradient_seconds(runs: Sequence[Cell]) -> float:
     of_network: dict[str, float] = {}
     total = 0.0
     for run in runs:
-        model, training = replace(run.experiment.model, pretrained=None), run.experiment.training
-        batch, key = min(training.batch_size, 64), repr((model, training.precision))
-        if key not in of_network:
-            of_network[key] = image_seconds(model, training, batch, *SHAPE)
-        total += passes(run) * IMAGES * (1 - run.experiment.data.validation) * of_network[key]
+        training, teacher = run.experiment.training, run.experiment.teacher
+        images = passes(run) * IMAGES * (1 - run.experiment.data.validation)
+        for model in (replace(run.experiment.model, pretrained=None), *([teacher] if teacher else [])):
+            batch, key = min(training.batch_size, 64), repr((model, training.precision))
+            if key not in of_network:
+                of_network[key] = image_seconds(model, training, batch, *SHAPE)
+            total += images * of_network[key]
     return total
 
 
 def passes(run: Cell) -> float:
     """Over all images, in the mean."""
     federation, privacy = run.experiment.federation, run.experiment.privacy
-    if not privacy.by_images:
+    if federation.local_steps is None:
         return float(federation.rounds * federation.local_epochs)
     together = 1 if privacy.mechanism == "distributed" else federation.hospitals
-    return (
-        run.experiment.training.batch_size * together * federation.rounds * (federation.local_steps or 1) / IMAGES
-    )
+    images = run.experiment.training.batch_size * together * federation.rounds * federation.local_steps
+    return images / IMAGES
 
 
 def _majority(classes_by_hospital: Sequence[Sequence[int]]) -> float:

@@ -136,7 +136,8 @@ def _joint_lines(dose: Dose) -> list[str]:
 def _aggregation(experiment: Experiment, parameters: int, doses: Sequence[Dose] | None) -> str:
     """The protocol, what it hides, and what it sends."""
     dose = doses[0] if doses else None
-    sent = f"{upload_bytes(experiment, parameters, dose) / 1e6:.1f} MB sent by a hospital in a round"
+    most = " at most" if experiment.teacher is not None else ""
+    sent = f"{upload_bytes(experiment, parameters, dose) / 1e6:.1f} MB sent by a hospital in a round{most}"
     if experiment.secagg.protocol == "plain":
         return f"plain; the server sees every hospital's update; {sent}"
     encoding = ring_of(experiment, dose)
@@ -177,7 +178,9 @@ def _seconds_of(prepared: Prepared) -> float:
     experiment, data = prepared.experiment, prepared.data
     batch = min(experiment.training.batch_size, experiment.privacy.physical_batch_size)
     classes = len(data.class_names)
-    return image_seconds(experiment.model, experiment.training, batch, data.size, data.channels, classes)
+    trained = [experiment.model, *([experiment.teacher] if experiment.teacher is not None else [])]
+    shape = data.size, data.channels, classes
+    return sum(image_seconds(model, experiment.training, batch, *shape) for model in trained)
 
 
 def _memory_gigabytes(prepared: Prepared, parameters: int) -> float:

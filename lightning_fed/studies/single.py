@@ -74,12 +74,12 @@ def prepare(experiment: Experiment, pretrained: bool = True) -> Prepared:
     data = load_images(experiment.data)
     roster = make_roster(experiment, data)
     classifier = build_classifier(experiment, data)
+    _check_network(build_classifier(experiment, data, 0), data)
     if experiment.model.start is not None:
         refuse_private_start(experiment, Path(experiment.model.start))
         load_weights(classifier, Path(experiment.model.start))
     if experiment.model.pretrained is not None:
         refuse_other_images(data)
-    _check_network(classifier, data)
     if experiment.privacy.by_images:
         check_record(classifier, experiment, data.size)
     sizes = [len(member.train) for member in roster.members]
@@ -205,7 +205,7 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: 
     resumed_after = driver.done.round if driver.done else 0
     try:
         _train(prepared, driver, folder, tracker)
-        test = driver.test()
+        test, teachers = driver.test(), driver.teachers()
     except DivergedError:
         raise
     except FederationError as error:
@@ -223,6 +223,7 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: 
         seconds,
         driver.spent() if prepared.roster.doses is not None else (),
         driver.stopped_on_budget,
+        teachers,
     )
     _write(prepared, driver, folder, result)
     tracker.summarise(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from lightning_fed.tracking.records import (
     Result,
     SecAggSummary,
     Seconds,
+    TeacherScores,
     TestScores,
 )
 from lightning_fed.versions import versions
@@ -39,6 +41,7 @@ def summarise(
     seconds: Seconds,
     spent: Sequence[int] = (),
     stopped_on_budget: bool = False,
+    teachers: TeacherScores | None = None,
 ) -> Result:
     """The result of a run that came to its end.
 
@@ -46,6 +49,7 @@ def summarise(
         experiment, data, roster: the run's. lines: of `rounds.jsonl`. test: the last model on the test split.
         parameters: length of an update. seconds: where the time went. spent: releases charged, by hospital.
         stopped_on_budget: whether it ended early because no hospital could pay for another round.
+        teachers: that stayed in the hospitals, if there are.
     """
     sizes = [len(member.train) for member in roster.members]
     scores = asdict(test)
@@ -64,6 +68,7 @@ def summarise(
         evaluation_split=experiment.evaluation.split,
         output=str(experiment.output),
         versions=versions(),
+        teachers=teachers,
     )
 
 
@@ -71,6 +76,9 @@ def summarise_secagg(
     experiment: Experiment, lines: Lines, parameters: int, dose: Dose | None = None
 ) -> SecAggSummary:
     """The aggregation of a run and what it cost; see `SecAggSummary`."""
+    measured = [
+        fit["upload_bytes"] for line in lines for fit in line["diagnostic"]["fits"] if "upload_bytes" in fit
+    ]
     stages = [lost["stage"] for line in lines for lost in line["aggregation"]["dropped"]]
     saturated = [fit["saturated"] for line in lines for fit in line["diagnostic"]["fits"]]
     plain, masked = (experiment.secagg.protocol == name for name in ("plain", "secagg_plus"))
@@ -80,7 +88,9 @@ def summarise_secagg(
         degree=agreed.degree if agreed else None,
         threshold=agreed.threshold if agreed else None,
         dropped=len(stages),
-        upload_bytes_per_hospital=upload_bytes(experiment, parameters, dose),
+        upload_bytes_per_hospital=(
+            round(fmean(measured)) if measured else upload_bytes(experiment, parameters, dose)
+        ),
         seconds=sum(line["seconds"][kind] for line in lines for kind in ("setup", "protect", "aggregate")),
         dropped_by_stage=dict(Counter(stages)),
         failed_rounds=sum(line["aggregation"]["failed"] is not None for line in lines),

@@ -34,7 +34,8 @@ class FitReport:
         hospital, round: whose and when. images: it trained on. steps: optimizer steps.
         loss: mean training loss in nats. seconds: from weights received to update ready.
         saturated: coordinates clipped for secure aggregation. protect_seconds: of quantising and masking.
-        spending: of its privacy budget; None without a mechanism.
+        spending: of its privacy budget; None without a mechanism. upload_bytes: of its update, where they are not
+            the same for all.
     """
 
     hospital: int
@@ -46,6 +47,7 @@ class FitReport:
     saturated: int = 0
     protect_seconds: float = 0.0
     spending: Spending | None = None
+    upload_bytes: int | None = None
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> FitReport:
@@ -196,6 +198,7 @@ class RoundRecord:
                         "loss": report.loss,
                         "seconds": report.seconds,
                         "saturated": report.saturated,
+                        **({} if report.upload_bytes is None else {"upload_bytes": report.upload_bytes}),
                         **_looked_at(report.spending),
                     }
                     for report in self.trained.reports
@@ -234,6 +237,21 @@ class HospitalAccuracy:
     best: float
     mean: float
     gap: float
+
+
+@dataclass(frozen=True)
+class TeacherScores:
+    """Models that never left their hospitals, at the end of the run; diagnostic.
+
+    Args:
+        test_by_hospital: accuracy of each hospital's teacher on the test split. own_by_hospital: on its held-out
+            images, None where it holds none out. test_mean, own_mean: over the hospitals.
+    """
+
+    test_by_hospital: tuple[float, ...]
+    own_by_hospital: tuple[float | None, ...]
+    test_mean: float
+    own_mean: float | None
 
 
 @dataclass(frozen=True)
@@ -309,8 +327,8 @@ class SecAggSummary:
 
     Args:
         protocol: its name. degree, threshold: of SecAgg+. dropped: losses of hospitals, over all rounds.
-        upload_bytes_per_hospital: of vectors, in a round. seconds: wall time of exchanging keys and of
-            aggregation, and the hospitals' work of quantising and masking, over all rounds.
+        upload_bytes_per_hospital: of vectors, in a round; the mean where they differ. seconds: wall time of
+            exchanging keys and of aggregation, and the hospitals' work of quantising and masking, over all rounds.
         dropped_by_stage: the losses by stage. failed_rounds: rounds without a new model.
         saturated: coordinates that were clipped, over all rounds and hospitals; saturated_share: of all that were
             sent. ring_bits: of the sum.
@@ -359,6 +377,7 @@ class Result:
     evaluation_split: str
     output: str
     versions: dict[str, str] = field(default_factory=dict)
+    teachers: TeacherScores | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values."""

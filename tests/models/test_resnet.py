@@ -73,3 +73,14 @@ def test_a_basic_block_skips_by_identity_where_the_shape_stays_and_by_1x1_elsewh
         nn.init.zeros_(parameter)
     features = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     assert torch.equal(same(features), features.relu())
+
+
+@pytest.mark.parametrize("kind", ["max_pool", "average_pool"])
+@pytest.mark.parametrize("size", [8, 28, 65])
+def test_the_other_stems_take_a_7x7_and_a_pooling_and_no_more_weights_than_that(kind: str, size: int) -> None:
+    small, other = ResNet18(3, 5, 4), ResNet18(3, 5, 4, kind=kind)
+    assert parameters(other) - parameters(small) == 3 * 4 * (49 - 9)
+    assert other(torch.zeros(2, 3, size, size)).shape == (2, 5)
+    pools = [nn.AvgPool2d, nn.MaxPool2d]
+    wanted = pools[kind == "max_pool"]
+    assert [type(layer) for layer in other.layers if type(layer) in pools] == [wanted]

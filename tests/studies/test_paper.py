@@ -12,7 +12,15 @@ from lightning_fed.cli import main
 from lightning_fed.report.paper import Number, csv_rows, draw_paper, tables
 from lightning_fed.studies import paper
 from lightning_fed.studies.cells import Cell
-from lightning_fed.studies.paper_grid import BUDGETS, COLUMNS, HOSPITALS, PRINTED, GridCell, grid
+from lightning_fed.studies.paper_grid import (
+    BUDGETS,
+    COLUMNS,
+    HOSPITALS,
+    PRINTED,
+    PRINTED_BASELINES,
+    GridCell,
+    grid,
+)
 from lightning_fed.tracking.records import PrivacySummary
 
 SMALLEST = [
@@ -67,7 +75,8 @@ def test_the_columns_are_what_their_names_say(tmp_path: Path) -> None:
 
 def test_what_is_printed_stands_where_the_paper_prints_it() -> None:
     stated = {(cell.row, cell.column): cell.printed for cell in LAPTOP if cell.printed is not None}
-    assert stated == {(f"{hospitals} hospitals", column): value for (hospitals, column), value in PRINTED.items()}
+    theirs = {(f"{hospitals} hospitals", column): value for (hospitals, column), value in PRINTED.items()}
+    assert stated == theirs | PRINTED_BASELINES
     assert len([cell for cell in LAPTOP if "RQ2" in cell.questions]) == len(HOSPITALS) * len(COLUMNS)
 
 
@@ -89,6 +98,7 @@ def number(accuracy: float | None, **changes: object) -> Number:
         did_not_learn=False,
         seconds=9.0,
         title="cells",
+        uploaded=(2.5e6,),
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -104,6 +114,35 @@ def test_each_number_tells_its_marks_and_the_printed_one() -> None:
     right = replace(spent, adjacency="replace_one", epsilon_zero_out=2.6)
     assert number(0.9, privacy=right).guarantee == "ε 6.00 at δ 0.00019, each image replaced (2.60 blanked)"
     assert number(0.9).guarantee == "none"
+
+
+def test_the_baselines_are_what_they_are_called(tmp_path: Path) -> None:
+    found = experiments(tmp_path)
+    plain, shared, private = (found[f"primia-10-hospitals-{name}"][1] for name in ("plain", "secagg", "record"))
+    for run in (plain, shared, private):
+        experiment = run.experiment
+        assert (experiment.model.name, experiment.model.stem) == ("resnet18", "average_pool")
+        assert (experiment.federation.local_steps, experiment.federation.weighting) == (3, "equal")
+        assert paper.passes(run) == pytest.approx(12, abs=0.1)
+    assert [run.experiment.secagg.protocol for run in (plain, shared, private)] == [
+        "plain",
+        "additive",
+        "additive",
+    ]
+    assert [run.experiment.privacy.epsilon for run in (plain, shared, private)] == [None, None, 6.0]
+    fedmic = found["fedmic-20-hospitals-plain"][1]
+    assert fedmic.experiment.teacher is not None
+    assert (fedmic.experiment.federation.hospitals, paper.passes(fedmic)) == (20, 12)
+    assert "taught by resnet18 16" in paper.how(fedmic)
+    alone = paper.gradient_seconds([found["20-hospitals-plain"][1]])
+    assert paper.gradient_seconds([fedmic]) > alone, "its teacher is trained too"
+
+
+def test_what_a_run_sent_and_took_stands_beside_its_accuracy() -> None:
+    told = number(None, accuracies=(0.9, 0.92), uploaded=(1e6, 3e6), seconds=240.0, teachers=(0.95, 0.97))
+    assert told.costs == ("2.0 MB", "2.0 min")
+    assert "teachers' own 96.00 ± 1.41 %" in told.text
+    assert number(None).costs == ("-", "-")
 
 
 def test_the_tables_and_figures_have_every_number() -> None:
@@ -160,3 +199,22 @@ def test_one_question_is_answered_at_the_smallest_size_and_nothing_runs_twice(
     assert (tmp_path / "out" / "rq2.svg").exists()
     assert main(words) == 0
     assert "7 runs, 7 finished before" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_baselines_run_at_the_smallest_size(tmp_path: Path) -> None:
+    words = ["paper", "--only", "RQ5", "--output", str(tmp_path / "out"), *SMALLEST]
+    words += ["--federation.distillation.teacher_width", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        chosen = [cell for cell in LAPTOP if cell.questions == ("RQ5",)]
+        patch.setattr(paper, "grid", lambda budget: chosen)
+        assert main(words) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [row["runs"] for row in rows] == ["1"] * 4
+    plain, shared, private, fedmic = rows
+    sent = [float(row["upload_bytes_per_hospital_mean"]) for row in rows]
+    assert sent[1] == sent[2] == pytest.approx(10 * sent[0], rel=1e-3), "a share for each hospital"
+    assert float(private["epsilon"]) == pytest.approx(6.0, rel=0.01)
+    assert fedmic["teachers_mean"]
+    assert not plain["teachers_mean"]
+    assert shared["epsilon"] == ""
