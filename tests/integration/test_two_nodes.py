@@ -1,0 +1,129 @@
+"""A cluster of several nodes on one machine: hospitals spread over them, and a node removed in mid-round."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
+from ray.cluster_utils import Cluster as Nodes
+
+from lightning_fed.cli import main
+from lightning_fed.data.load import load_images
+from lightning_fed.federation.assembly import open_crew
+from lightning_fed.federation.driver import Driver
+from lightning_fed.federation.enrolment import enrol, save_identities
+from lightning_fed.federation.roster import make_roster
+from lightning_fed.federation.site import build_classifier
+from lightning_fed.federation.strategy import GlobalModel
+from tests.integration.conftest import same, wait_for_round, weights, words
+from tests.integration.test_secagg_on_ray import SMALL
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+ROUNDS = 12
+"""Enough that a node can go before the last."""
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """A head that trains nothing, and two nodes of one CPU each, which ask for a token as `ray start` has it."""
+    enable_token_auth_by_default()
+    found = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            found.add_node(num_cpus=1)
+        yield found
+    finally:
+        ray.shutdown()
+        found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "in-process"
+    assert main(["run", *words(output, ray__enabled=False, federation__rounds=ROUNDS)]) == 0
+    return output
+
+
+def on(nodes: Nodes) -> dict[str, Any]:
+    return {"ray.address": nodes.address, "federation.rounds": ROUNDS}
+
+
+def places(nodes: Nodes) -> list[str]:
+    """The nodes of all hospitals' actors that were ever made."""
+    ray.init(address=nodes.address, ignore_reinit_error=True, log_to_driver=False)
+    told = ray._private.state.actors().values()  # type: ignore[attr-defined]
+    return [actor["Address"]["NodeID"] for actor in told if "HospitalActor" in actor["ActorClassName"]]
+
+
+def test_hospitals_stand_on_both_nodes_and_give_the_weights_of_one_process(
+    nodes: Nodes, in_process: Path, tmp_path: Path
+) -> None:
+    assert main(["run", *words(tmp_path / "run", **on(nodes))]) == 0
+    assert same(weights(in_process), weights(tmp_path / "run"))
+    found = places(nodes)
+    assert len(found) == len(set(found)) == 2
+
+
+def test_without_masks_a_removed_node_ends_the_run_and_the_other_node_goes_on_to_the_same_weights(
+    nodes: Nodes, in_process: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+
+    def remove() -> None:
+        wait_for_round(output, 1)
+        nodes.remove_node(nodes.list_all_nodes()[-1])
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    assert main(["run", *words(output, **on(nodes))]) == 3
+    remover.join()
+    told = capsys.readouterr().err
+    assert "the last good checkpoint is of round" in told
+    assert f"--resume {output}" in told
+    assert "Traceback" not in told
+    assert main(["run", "--resume", str(output)]) == 0
+    assert same(weights(in_process), weights(output))
+
+
+def test_with_masks_the_others_go_on_without_the_hospitals_of_a_removed_node(nodes: Nodes, tmp_path: Path) -> None:
+    """Of eight hospitals, a few stand on a third node, which goes in the second round, after the exchange of keys."""
+    third = nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    settings = replace(SMALL, ray=replace(SMALL.ray, address=nodes.address, hospitals_per_actor=3))
+    settings = replace(settings, federation=replace(SMALL.federation, rounds=3))
+    data = load_images(settings.data)
+    roster = make_roster(settings, data)
+    experiment, identities = enrol(settings, roster)
+    save_identities(tmp_path, identities)
+    model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
+    with closing(open_crew(experiment, data, roster, tmp_path)) as crew:
+        driver = Driver(experiment, data, roster, model, crew)
+        there: Any = crew
+        gone = [site for site, place in enumerate(there.places) if place.node == third.node_id]
+        assert len(gone) == 1
+        start, removed = there.start, []
+
+        def start_without_the_node(site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
+            if method == "fit" and arguments[1] == 2 and site in gone and not removed:
+                nodes.remove_node(third)
+                removed.append(site)
+            return start(site, method, arguments, apart)
+
+        there.start = start_without_the_node
+        first, second, last = (record.trained for record in driver.rounds())
+    hospitals = {member.hospital for member in roster.groups[gone[0]]}
+    assert removed == gone
+    assert len(first.counted) == 8
+    assert {one.hospital for one in second.dropped} == {one.hospital for one in last.dropped} == hospitals
+    assert {one.stage for one in second.dropped} == {"after_shares"}
+    assert second.failed is None
+    assert set(last.counted) == set(range(8)) - hospitals
+    assert last.failed is None
