@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -51,9 +52,11 @@ class Prepared:
 def resolve(experiment: Experiment) -> Experiment:
     """The experiment with its paths absolute and its output named.
 
-    A new run's folder is called after the data and the moment, such as `runs/bloodcells-20250101-120000`.
+    A new run's folder is called after the data and the moment, such as `runs/bloodcells-20250101-120000`, and
+    after its run in a W&B sweep, as several agents may start one in the same second.
     """
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    agents = os.environ.get("WANDB_RUN_ID")
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S") + (f"-{agents}" if agents else "")
     output = user_path(experiment.output or f"runs/{experiment.data.name}-{stamp}").resolve()
     root = experiment.data.root
     data = replace(experiment.data, root=str(user_path(root).resolve()) if root else None)
