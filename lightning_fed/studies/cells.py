@@ -11,8 +11,9 @@ from pathlib import Path
 from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment, Ray
-from lightning_fed.federation.side_by_side import Outcome, side_by_side
+from lightning_fed.federation.side_by_side import side_by_side
 from lightning_fed.studies.single import run_experiment
+from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import RunFolder
 
 
@@ -62,14 +63,27 @@ def _identity(experiment: Experiment) -> tuple[str, ...]:
     return experiment.fingerprint, str(experiment.data.root), str(experiment.model.start)
 
 
-def run_cells(cells: Sequence[Cell], settings: Ray, done: Callable[[Cell, Outcome], None]) -> list[Cell]:
-    """Run what is not finished, side by side where there is room; those that failed.
+def tell_cells(title: str, cells: Sequence[Cell], output: Path) -> None:
+    """Say how many runs there are in a folder, and how many of them are finished."""
+    finished = sum(cell.finished for cell in cells)
+    say(f"{title}: {len(cells)} runs, {finished} finished before; folder {output}")
+
+
+def list_cells(cells: Sequence[Cell]) -> None:
+    """Say the runs by name, one a line."""
+    for cell in cells:
+        say(f"{cell.name}{'  (finished)' * cell.finished}")
+
+
+def run_cells(cells: Sequence[Cell], settings: Ray, write: Callable[[], object]) -> list[Cell]:
+    """Run what is not finished, side by side where there is room, and say how each ended; those that failed.
 
     Each federation works in one process: its result is the same as with a process for each hospital, and the
     machine is filled by runs.
 
     Args:
-        settings: of the cluster; a run takes what one hospital would. done: told of each run that ends.
+        settings: of the cluster; a run takes what one hospital would. write: called when a run has ended, to
+            write what all that are finished give.
 
     Raises:
         InputError: a folder holds a run with other settings, or the cluster does not fit; nothing has run.
@@ -77,12 +91,18 @@ def run_cells(cells: Sequence[Cell], settings: Ray, done: Callable[[Cell, Outcom
     for cell in cells:
         cell.refuse_another()
     open_cells = [cell for cell in cells if not cell.finished]
-    failed = []
-    if open_cells:
-        for place, outcome in side_by_side(settings, run_cell, open_cells):
-            done(open_cells[place], outcome)
-            if outcome is not None:
-                failed.append(open_cells[place])
+    failed: list[Cell] = []
+    if not open_cells:
+        return failed
+    for ended, (place, outcome) in enumerate(side_by_side(settings, run_cell, open_cells), 1):
+        cell = open_cells[place]
+        write()
+        told = "done" if outcome is None else f"failed: {outcome}; see {cell.log}"
+        say(f"{ended}/{len(open_cells)}  {cell.name}  {told}")
+        if outcome is not None:
+            failed.append(cell)
+    if failed:
+        say(f"{len(failed)} runs failed; the same command tries them again")
     return failed
 
 

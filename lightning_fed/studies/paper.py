@@ -11,11 +11,10 @@ from pathlib import Path
 
 from lightning_fed.arguments import CommandParser, read_experiment
 from lightning_fed.errors import InputError
-from lightning_fed.federation.side_by_side import Outcome
 from lightning_fed.paths import user_path
 from lightning_fed.report.load import read_run
 from lightning_fed.report.paper import Number, csv_rows, draw_paper, tables
-from lightning_fed.studies.cells import Cell, run_cells
+from lightning_fed.studies.cells import Cell, list_cells, run_cells, tell_cells
 from lightning_fed.studies.paper_grid import BUDGETS, IMAGES, GridCell, grid
 from lightning_fed.studies.plan import image_seconds
 from lightning_fed.studies.single import resolve
@@ -66,25 +65,16 @@ def paper_command(words: Sequence[str]) -> int:
     planned = shared([plan(cell, budget.seeds, output, rest) for cell in chosen])
     runs = list({run.folder.path: run for one in planned for run in one.runs}.values())
     open_runs = [run for run in runs if not run.finished]
-    say(f"paper, budget {own.budget}: {len(runs)} runs, {len(runs) - len(open_runs)} finished before; {output}")
+    tell_cells(f"paper, budget {own.budget}", runs, output)
     if open_runs:
         minutes = gradient_seconds(open_runs) / 60
         say(f"about {minutes:.0f} CPU-minutes of gradients are left; evaluation and pretraining come to it")
     if own.dry_run:
-        for run in runs:
-            say(f"{run.name}{'  (finished)' * run.finished}")
+        list_cells(runs)
         return 0
-    ended = 0
-
-    def tell(cell: Cell, outcome: Outcome) -> None:
-        nonlocal ended
-        ended += 1
-        write_paper(planned, output, rest)
-        say(f"{ended}/{len(open_runs)}  {cell.name}  {'done' if outcome is None else f'failed: {outcome}'}")
-
     # The longest first, so that none is left alone at the end.
     order = sorted(runs, key=lambda run: -run.experiment.federation.rounds * run.experiment.model.width)
-    failed = run_cells(order, runs[0].experiment.ray, tell)
+    failed = run_cells(order, runs[0].experiment.ray, lambda: write_paper(planned, output, rest))
     say(write_paper(planned, output, rest))
     say(f"tables and figures: {output}/table.md, table.csv")
     return 3 if failed else 0

@@ -11,11 +11,10 @@ from typing import Any
 
 from lightning_fed.arguments import CommandParser, read_experiment
 from lightning_fed.errors import InputError
-from lightning_fed.federation.side_by_side import Outcome
 from lightning_fed.paths import user_path
 from lightning_fed.report.load import read_run
 from lightning_fed.report.sweep import Measured, draw_sweep, table_of
-from lightning_fed.studies.cells import Cell, run_cells
+from lightning_fed.studies.cells import Cell, list_cells, run_cells, tell_cells
 from lightning_fed.studies.single import resolve
 from lightning_fed.studies.sweep_file import METHODS, Point, SweepFile, read_sweep
 from lightning_fed.tracking.console import say
@@ -58,8 +57,7 @@ def sweep_command(words: Sequence[str]) -> int:
     points = sweep.points(own.runs, own.sweep_seed, own.method)
     planned = [plan(sweep, point, number, output, rest) for number, point in enumerate(points, 1)]
     if own.dry_run:
-        for one in planned:
-            say(f"{one.cell.name}{'  (finished)' * one.cell.finished}")
+        list_cells([one.cell for one in planned])
         return 0
     return run_sweep(sweep, planned, output)
 
@@ -85,24 +83,12 @@ def _tame(value: Any) -> str:
 def run_sweep(sweep: SweepFile, planned: Sequence[Planned], output: Path) -> int:
     """Run what is open, then write the tables and the figure of all that are finished."""
     cells = [one.cell for one in planned]
-    open_count = sum(not cell.finished for cell in cells)
-    say(f"sweep {sweep.name}: {len(cells)} runs, {len(cells) - open_count} finished before; folder {output}")
-    ended = 0
-
-    def tell(cell: Cell, outcome: Outcome) -> None:
-        nonlocal ended
-        ended += 1
-        write_tables(planned, output)
-        told = "done" if outcome is None else f"failed: {outcome}; see {cell.log}"
-        say(f"{ended}/{open_count}  {cell.name}  {told}")
-
-    failed = run_cells(cells, planned[0].cell.experiment.ray, tell)
+    tell_cells(f"sweep {sweep.name}", cells, output)
+    failed = run_cells(cells, cells[0].experiment.ray, lambda: write_tables(planned, output))
     measured = write_tables(planned, output)
     if measured:
         say(table_of(measured))
     say(f"tables and figure: {output}/sweep.md, sweep.csv, sweep.svg")
-    if failed:
-        say(f"{len(failed)} runs failed; the same command tries them again")
     return 3 if failed else 0
 
 

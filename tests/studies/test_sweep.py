@@ -205,10 +205,10 @@ def test_a_cell_that_was_cut_goes_on_from_its_checkpoint(tmp_path: Path, monkeyp
     monkeypatch.setattr(cells_module, "run_experiment", lambda experiment, resume: asked.append(resume))
     experiment = read_experiment([*TINY_WORDS, "--output", str(tmp_path / "cell")])
     cell = cells_module.Cell("cell", experiment)
-    cells_module.run_cells([cell], Ray(enabled=False), lambda cell, outcome: None)
+    cells_module.run_cells([cell], Ray(enabled=False), lambda: None)
     (tmp_path / "cell").mkdir()
     (tmp_path / "cell" / "experiment.yaml").write_text(yaml.safe_dump(experiment.as_dict()))
-    cells_module.run_cells([cell], Ray(enabled=False), lambda cell, outcome: None)
+    cells_module.run_cells([cell], Ray(enabled=False), lambda: None)
     assert asked == [False, True]
 
 
@@ -237,16 +237,19 @@ def test_cells_whose_names_have_dots_have_logs_of_their_own(tmp_path: Path) -> N
 
 
 def test_an_unexpected_error_of_one_run_is_its_own_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(experiment: object, resume: bool) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(cells_module, "run_experiment", broken)
     cell = cells_module.Cell("cell", read_experiment(["--output", str(tmp_path / "cell")]))
-    seen: list[object] = []
-    assert cells_module.run_cells([cell], Ray(enabled=False), lambda cell, outcome: seen.append(outcome)) == [cell]
-    assert "MemoryError: no room" in str(seen[0])
+    written: list[int] = []
+    assert cells_module.run_cells([cell], Ray(enabled=False), lambda: written.append(1)) == [cell]
+    assert written == [1]
+    told = capsys.readouterr().out
+    assert f"1/1  cell  failed: MemoryError: no room; see {cell.log}" in told
+    assert "1 runs failed; the same command tries them again" in told
     assert "Traceback" in cell.log.read_text()
 
 
