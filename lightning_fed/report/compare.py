@@ -127,20 +127,26 @@ def _spread(run: Run, which: str) -> str:
     return UNDEFINED if spread is None else percent(getattr(spread, which))
 
 
-COLUMNS: tuple[Column, ...] = (
-    ("images", lambda run: run.title),
-    ("hospitals", lambda run: str(run.hospitals)),
-    ("rounds", lambda run: str(len(run.lines))),
-    ("mechanism", lambda run: run.plan.privacy.mechanism),
-    ("aggregation", _of_result(lambda run: run.result.secagg.protocol if run.result else "")),
-    ("ε at δ", _of_result(_epsilon)),
+def _teachers(run: Run) -> str:
+    assert run.result is not None
+    return UNDEFINED if run.result.teachers is None else percent(run.result.teachers.test_mean, 2)
+
+
+COLUMNS: tuple[Column, ...] = (  # what one looks for first, as a phone shows the first alone
     ("test accuracy", _of_result(lambda run: percent(run.result.test.accuracy, 2) if run.result else "")),
+    ("ε at δ", _of_result(_epsilon)),
     ("balanced", _of_result(lambda run: percent(run.result.test.balanced_accuracy, 2) if run.result else "")),
     ("AUROC", _of_result(lambda run: number(run.result.test.auroc, 4) if run.result else "")),
     ("validation", lambda run: percent(run.validation, 2)),
+    ("mechanism", lambda run: run.plan.privacy.mechanism),
+    ("aggregation", _of_result(lambda run: run.result.secagg.protocol if run.result else "")),
+    ("hospitals", lambda run: str(run.hospitals)),
+    ("rounds", lambda run: str(len(run.lines))),
     ("worst hospital", _of_result(lambda run: _spread(run, "worst"))),
     ("gap of hospitals", _of_result(lambda run: _spread(run, "gap"))),
+    ("teachers at home", _of_result(_teachers)),
     ("seed", lambda run: str(run.plan.seed)),
+    ("images", lambda run: run.title),
 )
 
 
