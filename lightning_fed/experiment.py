@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -208,6 +209,10 @@ class Federation:
         local_epochs: passes over a hospital's images in one round.
         local_steps: optimizer steps in one round instead of `local_epochs`.
         participation: share of the hospitals in each round, drawn from `seed`; at least one.
+        over_selection: so many times as many are asked, and the round closes when its share has come in (Bonawitz
+            et al. 2019, arXiv 1902.01046); 1 waits for all that are asked.
+        round_timeout: seconds after which a round no longer waits for hospitals that train, simulated ones under
+            `faults.stragglers`; null waits.
         strategy: `fedavg` (McMahan et al. 2017), `fedprox` (Li et al. 2020) or `fedmic` (Ren et al. 2024), which
             keeps a teacher in each hospital and sends low-rank updates.
         proximal_mu: weight of FedProx's local term.
@@ -227,6 +232,8 @@ class Federation:
     local_epochs: int = 3
     local_steps: int | None = None
     participation: float = 1.0
+    over_selection: float = 1.0
+    round_timeout: float | None = None
     strategy: Literal["fedavg", "fedprox", "fedmic"] = "fedavg"
     proximal_mu: float = 0.01
     distillation: Distillation = field(default_factory=Distillation)
@@ -245,6 +252,8 @@ class Federation:
         if self.server_options and self.server_optimizer is None:
             raise InputError("federation.server_options: there is no federation.server_optimizer to take them")
         in_range("federation", 0, 1, participation=self.participation)
+        in_range("federation", 1, 10, over_selection=self.over_selection)
+        positive("federation", round_timeout=self.round_timeout)
         not_negative("federation", proximal_mu=self.proximal_mu)
         positive("federation", ema=self.ema)
         if self.ema is not None:
@@ -258,9 +267,14 @@ class Federation:
             raise InputError("federation.weights: each must be 1 or greater")
 
     @property
-    def cohort_size(self) -> int:
-        """Hospitals in each round."""
+    def enough(self) -> int:
+        """Hospitals that a round waits for."""
         return max(1, round(self.participation * self.hospitals))
+
+    @property
+    def cohort_size(self) -> int:
+        """Hospitals that are asked in each round."""
+        return min(math.ceil(self.over_selection * self.enough - 1e-9), self.hospitals)
 
     def weight(self, hospital: int, images: int) -> int:
         """What a hospital of so many images counts in the mean."""
@@ -385,6 +399,8 @@ class SecAgg:
         max_weight: the most images of one hospital that a vector can carry; null takes the largest hospital's.
         shards: aggregator processes, each with a slice of the vector; null goes by its length and the cluster.
         identities: the hospitals' Ed25519 public keys in hexadecimal, pinned; empty makes new ones for the run.
+        stage_timeout: seconds that the server waits for the answers to one message of the protocol; hospitals
+            that answer later are lost at that stage.
     """
 
     protocol: Literal["plain", "secagg_plus", "additive"] = "plain"
@@ -401,9 +417,11 @@ class SecAgg:
     max_weight: int | None = None
     shards: int | None = None
     identities: list[str] = field(default_factory=list)
+    stage_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         literals("secagg", self)
+        positive("secagg", stage_timeout=self.stage_timeout)
         positive("secagg", degree=self.degree, threshold=self.threshold, min_survivors=self.min_survivors)
         positive("secagg", rounds_per_setup=self.rounds_per_setup, max_weight=self.max_weight)
         positive("secagg", shards=self.shards)
@@ -490,14 +508,56 @@ class Dropout:
 
 
 @dataclass(frozen=True)
+class Stragglers:
+    """Simulated speeds: how long a hospital's training would take, whatever this machine takes for it.
+
+    A round's time is `seconds_per_image` for each image of each step, times two log-normal factors of median 1,
+    both drawn from `seed`.
+
+    Args:
+        seconds_per_image: median; null simulates nothing, and `federation.round_timeout` goes by the clock.
+        spread: standard deviation of the first factor's logarithm, one for each hospital and the whole run.
+        jitter: of the second's, drawn anew in each round.
+    """
+
+    seconds_per_image: float | None = None
+    spread: float = 0.5
+    jitter: float = 0.25
+
+    def __post_init__(self) -> None:
+        positive("faults.stragglers", seconds_per_image=self.seconds_per_image)
+        in_range("faults.stragglers", 0, 5, spread=self.spread, jitter=self.jitter)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Hospitals that cannot be asked in a round, as their machines are busy or off.
+
+    Args:
+        mean: chance of a hospital in each round, drawn from `seed`. concentration: how alike the hospitals'
+            chances are, which are drawn once from Beta(mean * c, (1 - mean) * c); null gives all the mean.
+    """
+
+    mean: float = 1.0
+    concentration: float | None = None
+
+    def __post_init__(self) -> None:
+        in_range("faults.availability", 0.01, 1, mean=self.mean)
+        positive("faults.availability", concentration=self.concentration)
+
+
+@dataclass(frozen=True)
 class Faults:
     """What goes wrong on purpose, and how much of it a run bears.
 
     Args:
-        dropout: hospitals that drop out. max_failed_rounds: rounds in a row that may end without a new model.
+        dropout: hospitals that drop out. stragglers: that are slow. availability: that cannot be asked.
+        max_failed_rounds: rounds in a row that may end without a new model.
     """
 
     dropout: Dropout = field(default_factory=Dropout)
+    stragglers: Stragglers = field(default_factory=Stragglers)
+    availability: Availability = field(default_factory=Availability)
     max_failed_rounds: int = 3
 
     def __post_init__(self) -> None:
@@ -600,6 +660,11 @@ class Experiment:
         self._check_secagg()
         self._check_fedmic()
         self._check_privacy()
+        if self.secagg.rounds_per_setup > 1 and self.faults.availability.mean < 1:
+            raise InputError(
+                "secagg.rounds_per_setup: with faults.availability.mean below 1 the cohort changes from round to "
+                "round; set one of the two to 1"
+            )
         for loss in self.faults.dropout.losses:
             if loss.round > self.federation.rounds or loss.hospital >= self.federation.hospitals:
                 raise InputError(
@@ -632,6 +697,13 @@ class Experiment:
         if secagg.min_survivors is not None and secagg.min_survivors > parameters.hospitals:
             raise InputError(
                 f"secagg.min_survivors is {secagg.min_survivors}: only {parameters.hospitals} hospitals take part"
+            )
+        least = secagg.least_survivors(federation)
+        if federation.over_selection > 1 and least > federation.enough:
+            raise InputError(
+                f"federation.over_selection: a round closes with {federation.enough} hospitals, but a sum is "
+                f"opened of {least} or more; raise federation.participation, or lower over_selection or "
+                "secagg.min_survivors"
             )
         if secagg.rounds_per_setup > 1 and federation.cohort_size < federation.hospitals:
             raise InputError(

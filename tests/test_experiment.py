@@ -10,6 +10,7 @@ from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import (
     PLACES,
+    Availability,
     Data,
     Distillation,
     Dropout,
@@ -20,6 +21,7 @@ from lightning_fed.experiment import (
     Model,
     Privacy,
     SecAgg,
+    Stragglers,
     Training,
     may_change,
 )
@@ -171,7 +173,8 @@ def test_an_experiment_cannot_be_changed_after_its_checks() -> None:
 def test_plain_values_rebuild_the_same_experiment() -> None:
     experiment = Experiment(data=Data(alpha=0.25), training=Training(lr=0.5), federation=Federation(rounds=3))
     values = experiment.as_dict()
-    values["faults"]["dropout"] = Dropout(**values["faults"]["dropout"])
+    for name, kind in (("dropout", Dropout), ("stragglers", Stragglers), ("availability", Availability)):
+        values["faults"][name] = kind(**values["faults"][name])
     values["federation"]["distillation"] = Distillation(**values["federation"]["distillation"])
     rebuilt = {key: SECTIONS[key](**value) if key in SECTIONS else value for key, value in values.items()}
     assert Experiment(**rebuilt) == experiment

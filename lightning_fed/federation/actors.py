@@ -108,10 +108,10 @@ class ActorCrew:
             return tuple(work.options(num_returns=1 + apart).remote(method, *arguments))
         return (work.remote(method, *arguments),)
 
-    def wait(self, tickets: Sequence[Any]) -> list[tuple[Any, Any]]:
+    def wait(self, tickets: Sequence[Any], seconds: float | None = None) -> list[tuple[Any, Any]]:
         """Those whose first object is there; the others are handed on as references."""
         by_reference = {ticket[0]: ticket for ticket in tickets}
-        ready, _ = ray.wait(list(by_reference), num_returns=1)
+        ready, _ = ray.wait(list(by_reference), num_returns=1, timeout=seconds)
         return [(by_reference[reference], _result(by_reference[reference])) for reference in ready]
 
     def open_shards(self, count: int) -> Shards:

@@ -56,8 +56,12 @@ class Crew(Protocol):
         """
         ...
 
-    def wait(self, tickets: Sequence[Any]) -> list[tuple[Any, Any]]:
-        """Block until at least one of the tickets is done; (ticket, result, or `Lost`) of each that is."""
+    def wait(self, tickets: Sequence[Any], seconds: float | None = None) -> list[tuple[Any, Any]]:
+        """Block until at least one of the tickets is done; (ticket, result, or `Lost`) of each that is.
+
+        Args:
+            seconds: to wait at most, None without a limit; none is done then.
+        """
         ...
 
     def open_shards(self, count: int) -> Shards:
@@ -95,7 +99,7 @@ class LocalCrew:
         self._results[self._tickets] = getattr(self.site, method)(*arguments)
         return self._tickets
 
-    def wait(self, tickets: Sequence[int]) -> list[tuple[int, Any]]:
+    def wait(self, tickets: Sequence[int], seconds: float | None = None) -> list[tuple[int, Any]]:
         """All of them: they are done."""
         return [(ticket, self._results.pop(ticket)) for ticket in tickets]
 

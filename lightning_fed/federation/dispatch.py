@@ -5,6 +5,7 @@ A site that works may be sent its next work ahead (`Crew.ahead`), so as not to w
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ from lightning_fed.errors import FederationError
 from lightning_fed.federation.crew import Crew, Lost
 
 
-@dataclass(frozen=True)
+def _forget(result: Any) -> None:
+    """Nothing is done with it."""
+
+
+@dataclass(frozen=True, eq=False)
 class Job:
     """A call of a site's method.
 
@@ -22,6 +27,8 @@ class Job:
         site: which, or None for any. method, arguments: what. done: receives the result.
         apart: last values of the result that stay where they are, see `Crew.start`.
         lost: told the reason when the site is gone; without it the run ends. Work for any site goes to another.
+        deadline: by `time.monotonic()`, after which the result is not waited for; None waits.
+        late: told at the deadline; without it the run ends. afterwards: receives what comes of it later.
     """
 
     site: int | None
@@ -30,6 +37,9 @@ class Job:
     done: Callable[[Any], None]
     apart: int = 0
     lost: Callable[[str], None] | None = None
+    deadline: float | None = None
+    late: Callable[[], None] | None = None
+    afterwards: Callable[[Any], None] = _forget
 
 
 class Dispatcher:
@@ -40,6 +50,7 @@ class Dispatcher:
         self.queue: list[Job] = []
         self.running: dict[Any, tuple[int, Job]] = {}
         self.gone: dict[int, str] = {}
+        self.given_up: set[Job] = set()
 
     @property
     def slots(self) -> int:
@@ -51,26 +62,61 @@ class Dispatcher:
         self.queue.extend(jobs)
 
     def step(self) -> None:
-        """Start what can start, then wait for at least one job and hand on what is done.
+        """Start what can start, then wait for at least one job, or deadline, and hand on what is done.
 
         Raises:
-            FederationError: a site is gone whose job says nothing of that, or all of them are.
+            FederationError: a site is gone or late whose job says nothing of that, or all of them are gone.
         """
-        lost = self._start_all()
+        moved = self._start_all() + self._give_up_late()
+        if moved and not self.running:
+            return
         if not self.running:
-            if lost:
-                return
             if len(self.gone) == len(self.crew.places):
                 raise FederationError(next(iter(self.gone.values())))
             raise RuntimeError(f"{len(self.queue)} jobs wait and none can start")
-        for ticket, result in self.crew.wait(list(self.running)):
+        for ticket, result in self.crew.wait(list(self.running), self._patience()):
             site, job = self.running.pop(ticket)
             if isinstance(result, Lost):
                 self.gone[site] = result.reason
-                self._lose(job, result.reason)
+                if job not in self.given_up:
+                    self._lose(job, result.reason)
+                elif job.lost is not None:
+                    job.lost(result.reason)
+            elif job in self.given_up:
+                job.afterwards(result)
             else:
                 job.done(result)
+            self.given_up.discard(job)
+        self._give_up_late()
         self._start_all()
+
+    def give_up(self, job: Job) -> None:
+        """Wait for a job no longer: one that has not started never will, of another `afterwards` is told."""
+        if job in self.queue:
+            self.queue.remove(job)
+        elif any(job is running for _, running in self.running.values()):
+            self.given_up.add(job)
+
+    def _awaited(self) -> list[Job]:
+        """Jobs with a deadline that somebody still waits for."""
+        jobs = [*self.queue, *(job for _, job in self.running.values())]
+        return [job for job in jobs if job.deadline is not None and job not in self.given_up]
+
+    def _patience(self) -> float | None:
+        """Seconds until the next deadline, None without any."""
+        deadlines = [job.deadline for job in self._awaited() if job.deadline is not None]
+        return max(min(deadlines) - time.monotonic(), 0.0) if deadlines else None
+
+    def _give_up_late(self) -> int:
+        """Tell the jobs whose deadline is over; how many there were."""
+        now = time.monotonic()
+        late = [job for job in self._awaited() if job.deadline is not None and job.deadline <= now]
+        for job in late:
+            self.give_up(job)
+            if job.late is None:
+                raise FederationError(f"no answer to '{job.method}' in the time that the experiment allows")
+            job.late()
+        return len(late)
 
     def _lose(self, job: Job, reason: str) -> None:
         if job.site is None and len(self.gone) < len(self.crew.places):

@@ -19,10 +19,11 @@ from lightning_fed.federation.checkpoint import Checkpoint, Checkpoints
 from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
-from lightning_fed.federation.faults import dropouts
+from lightning_fed.federation.faults import available, dropouts
 from lightning_fed.federation.protection import epsilon_after, ledger_of
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.strategy import GlobalModel, choose_cohort
+from lightning_fed.federation.timetable import Timetable, timetable
 from lightning_fed.privacy.ledger import Ledger
 from lightning_fed.secagg.conductor import STAGES
 from lightning_fed.secagg.errors import RoundAbortedError
@@ -36,6 +37,9 @@ from lightning_fed.tracking.records import (
     TrainedRound,
 )
 
+IN_TIME = ("secagg", "add_shares", "affords")
+"""What hospitals are asked between trainings: one that is still busy with an old round is not waited for."""
+
 
 @dataclass
 class OpenRound:
@@ -45,6 +49,8 @@ class OpenRound:
         number: counted from 1. cohort: hospitals that are asked. begun: when. trained: when the last fit came in.
         setup_seconds: of exchanging keys. waiting: hospitals that train. reports: of those that have trained.
         failed: why there will be no new model. spent: hospitals whose privacy budget is.
+        late: hospitals that it did not, or will not, wait for. timetable: by the simulated clock. jobs: of those
+            that train.
     """
 
     number: int
@@ -56,6 +62,9 @@ class OpenRound:
     reports: dict[int, FitReport] = field(default_factory=dict)
     failed: str | None = None
     spent: list[int] = field(default_factory=list)
+    late: set[int] = field(default_factory=set)
+    timetable: Timetable | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)
 
 
 class Driver:
@@ -185,8 +194,10 @@ class Driver:
     def _reach(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Mapping[int, Any]:
         """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone.
 
-        Each site is called once, with the arguments of its hospitals side by side, which are as many for each.
+        Each site is called once, with the arguments of its hospitals side by side, which are as many for each. Of
+        what `IN_TIME` names, answers are waited for `secagg.stage_timeout` seconds.
         """
+        deadline = time.monotonic() + self.experiment.secagg.stage_timeout if method in IN_TIME else None
         by_site: dict[int, list[int]] = {}
         for hospital in arguments:
             by_site.setdefault(self.roster.site_of[hospital], []).append(hospital)
@@ -200,6 +211,8 @@ class Driver:
                 (method, hospitals, *itertools.chain.from_iterable(arguments[one] for one in hospitals)),
                 done.append,
                 lost=missing.append,
+                deadline=deadline,
+                late=lambda: missing.append("late"),
             )
             for site, hospitals in by_site.items()
         )
@@ -257,7 +270,8 @@ class Driver:
     def _start_round(self, number: int, able: set[int], evaluation: Evaluation | None) -> OpenRound:
         """Queue the round: as many fits as there is room for, the last round's evaluation, the other fits."""
         experiment = self.experiment
-        cohort = choose_cohort(experiment.federation, stream(experiment.seed, "cohort", number), able)
+        there = available(experiment, number, able)
+        cohort = choose_cohort(experiment.federation, stream(experiment.seed, "cohort", number), there)
         spent = [hospital for hospital in range(experiment.federation.hospitals) if hospital not in able]
         round = OpenRound(number, cohort, time.perf_counter(), spent=spent)
         gone = dropouts(experiment, number, cohort) | dict.fromkeys(spent, STAGES[0])
@@ -268,9 +282,13 @@ class Driver:
         round.setup_seconds = time.perf_counter() - round.begun
         round.trained = time.perf_counter()
         round.waiting = set(training)
+        round.timetable = timetable(experiment, self.roster, number, training)
         same = evaluation is not None and self.model.released is self.model.weights
         weights = evaluation.weights if evaluation and same else self.crew.put(self.model.weights)
-        fits = [self._fit(round, hospital, weights) for hospital in self.roster.largest_first(training)]
+        round.jobs = {
+            hospital: self._fit(round, hospital, weights) for hospital in self.roster.largest_first(training)
+        }
+        fits = list(round.jobs.values())
         slots = self.dispatcher.slots
         self.dispatcher.submit(fits[:slots])
         self.dispatcher.submit(evaluation.jobs() if evaluation is not None else [])
@@ -286,14 +304,27 @@ class Driver:
             if report is None:
                 round.spent.append(hospital)
                 return
+            self._trained(report)
+            if round.timetable is not None and hospital in round.timetable.late:
+                round.late.add(hospital)
+                return
             round.reports[hospital] = report
             round.trained = time.perf_counter()
-            self._last_rounds[hospital] = round.number
-            if report.spending is not None:
-                self._spend(hospital, report.spending.steps)
             weight = self.experiment.federation.weight(hospital, report.images)
             self.aggregation.take(hospital, weight, result[1:])
             self.on_fit(report)
+            if round.timetable is None and len(round.reports) >= self.experiment.federation.enough:
+                for other in sorted(round.waiting):
+                    self.dispatcher.give_up(round.jobs[other])
+                    late_by_clock(other)
+
+        def late_by_clock(late: int = hospital) -> None:
+            round.waiting.discard(late)
+            round.late.add(late)
+
+        def afterwards(result: tuple[Any, ...]) -> None:
+            if result[0] is not None:
+                self._trained(result[0])
 
         def lost(reason: str) -> None:
             if self.experiment.secagg.protocol == "plain":
@@ -302,8 +333,24 @@ class Driver:
             if self.experiment.privacy.guarantees:  # it may have charged the round before it was lost
                 self._spend(hospital, self._ledger(hospital).spent)
 
-        arguments = (hospital, round.number, weights, parts)
-        return Job(self.roster.site_of[hospital], "fit", arguments, arrived, apart=parts, lost=lost)
+        limit = self.experiment.federation.round_timeout
+        return Job(
+            self.roster.site_of[hospital],
+            "fit",
+            (hospital, round.number, weights, parts),
+            arrived,
+            apart=parts,
+            lost=lost,
+            deadline=None if limit is None or round.timetable is not None else time.monotonic() + limit,
+            late=late_by_clock,
+            afterwards=afterwards,
+        )
+
+    def _trained(self, report: FitReport) -> None:
+        """A hospital has trained, in time or not: what a resumed run must know of it."""
+        self._last_rounds[report.hospital] = report.round
+        if report.spending is not None:
+            self._spend(report.hospital, report.spending.steps)
 
     def _close_round(self, round: OpenRound) -> TrainedRound:
         """Aggregate in the order of hospitals, and rename the checkpoint into place.
@@ -328,6 +375,8 @@ class Driver:
             refusals=tuple(self.aggregation.refusals),
             failed=round.failed,
             spent=tuple(sorted(round.spent)),
+            late=tuple(sorted(round.late)),
+            simulated_seconds=None if round.timetable is None else round.timetable.seconds,
             epsilon_by_hospital=tuple(self._epsilons) if self.experiment.privacy.guarantees else None,
         )
         if self.checkpoints is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -41,6 +42,7 @@ class Evaluation:
         self.site_of = roster.site_of if hospitals and experiment.data.validation > 0 else {}
         self.shards: list[Shard] = []
         self.scores: list[HospitalScore | None] = []
+        self.limit = experiment.federation.round_timeout
 
     def jobs(self) -> list[Job]:
         """The work: a shard is one batch, so that the result does not depend on who does it."""
@@ -51,6 +53,8 @@ class Evaluation:
                 (hospital, self.weights),
                 self.scores.append,
                 lost=lambda _: self.scores.append(None),
+                deadline=None if self.limit is None else time.monotonic() + self.limit,
+                late=lambda: self.scores.append(None),
             )
             for hospital, site in self.site_of.items()
         ]

@@ -1,7 +1,8 @@
-"""Hospitals that drop out on purpose: who, in which round, at which stage; a function of the experiment alone."""
+"""Hospitals that drop out, are slow or cannot be asked, on purpose: functions of the experiment alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from lightning_fed.experiment import Experiment
@@ -27,3 +28,34 @@ def dropouts(experiment: Experiment, round: int, cohort: Iterable[int]) -> dict[
 def uploads(stage: str | None) -> bool:
     """Whether a hospital that is gone from `stage` on (None: that stays) still sends its vector."""
     return stage is None or STAGES.index(stage) > STAGES.index(LAST_BEFORE_UPLOAD)
+
+
+def available(experiment: Experiment, round: int, hospitals: Iterable[int]) -> set[int]:
+    """Those of some hospitals that can be asked in a round."""
+    settings = experiment.faults.availability
+    if settings.mean == 1:
+        return set(hospitals)
+    found = set()
+    for hospital in hospitals:
+        chance, strength = settings.mean, settings.concentration
+        if strength is not None:
+            own = stream(experiment.seed, "availability", hospital)
+            chance = own.beta(settings.mean * strength, (1 - settings.mean) * strength)
+        if stream(experiment.seed, "availability", hospital, round).random() < chance:
+            found.add(hospital)
+    return found
+
+
+def simulated_seconds(experiment: Experiment, hospital: int, round: int, images: float) -> float | None:
+    """How long a hospital's training of a round would take, None where nothing is simulated.
+
+    Args:
+        images: of all its steps, in the mean.
+    """
+    settings = experiment.faults.stragglers
+    if settings.seconds_per_image is None:
+        return None
+    of_hospital = stream(experiment.seed, "speed", hospital).standard_normal()
+    of_round = stream(experiment.seed, "speed", hospital, round).standard_normal()
+    slowness = math.exp(settings.spread * of_hospital + settings.jitter * of_round)
+    return settings.seconds_per_image * images * slowness

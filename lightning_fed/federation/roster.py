@@ -29,6 +29,15 @@ class Member:
     validation: Indices
     dose: Dose | None = None
 
+    def images_in_a_round(self, experiment: Experiment) -> float:
+        """Images of all steps of a round, in the mean, each view of one counted."""
+        federation, training = experiment.federation, experiment.training
+        if self.dose is not None and self.dose.unit == "image":
+            return self.dose.batch * self.dose.steps * training.views
+        if federation.local_steps is not None:
+            return float(federation.local_steps * training.batch_size)
+        return float(federation.local_epochs * len(self.train))
+
 
 @dataclass(frozen=True)
 class Roster:

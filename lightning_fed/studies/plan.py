@@ -35,7 +35,7 @@ def plan_lines(experiment: Experiment) -> list[str]:
     steps = [_steps(prepared, hospital) for hospital in range(federation.hospitals)]
     sizes = [len(member.train) for member in prepared.roster.members]
     parameters = len(prepared.model.weights)
-    images = sum(_images(prepared, hospital) for hospital in range(federation.hospitals))
+    images = sum(member.images_in_a_round(experiment) for member in prepared.roster.members)
     per_image = _seconds_of(prepared)
     seconds = per_image * images * federation.participation
     return [
@@ -164,14 +164,6 @@ def _steps(prepared: Prepared, hospital: int) -> int:
     if dose is not None and dose.unit == "image":
         return dose.steps
     return Plan(images, size, federation.local_epochs, federation.local_steps, 0, hospital, 1).length
-
-
-def _images(prepared: Prepared, hospital: int) -> float:
-    """Images that a hospital takes a gradient of in a round, in the mean, views among them."""
-    training, dose = prepared.experiment.training, prepared.roster.members[hospital].dose
-    if dose is not None and dose.unit == "image":
-        return dose.batch * dose.steps * training.views
-    return training.batch_size * _steps(prepared, hospital)
 
 
 def _seconds_of(prepared: Prepared) -> float:

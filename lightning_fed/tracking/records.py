@@ -105,7 +105,8 @@ class TrainedRound:
         setup_seconds: wall time of the exchange of keys before it. cohort: the hospitals that were asked.
         counted: those whose updates are in the new model. dropped: those that were lost, and where.
         refusals: what hospitals said no to. failed: why there is no new model; None where there is one.
-        spent: hospitals whose privacy budget did not pay for the round.
+        spent: hospitals whose privacy budget did not pay for the round. late: those that it did not wait for.
+        simulated_seconds: until the round closed, where speeds are simulated.
         epsilon_by_hospital: of every hospital after the round, 0 before its first; None without noise.
     """
 
@@ -120,6 +121,8 @@ class TrainedRound:
     refusals: tuple[str, ...] = ()
     failed: str | None = None
     spent: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
+    simulated_seconds: float | None = None
     epsilon_by_hospital: tuple[float, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,8 +134,8 @@ class TrainedRound:
         """The round that `as_dict` gave."""
         reports = tuple(FitReport.from_dict(report) for report in values["reports"])
         dropped = tuple(Dropped(**lost) for lost in values["dropped"])
-        names = ("cohort", "counted", "refusals", "spent", "epsilon_by_hospital")
-        lists = {name: tuple(values[name]) for name in names if values[name] is not None}
+        names = ("cohort", "counted", "refusals", "spent", "late", "epsilon_by_hospital")
+        lists = {name: tuple(values[name]) for name in names if values.get(name) is not None}
         return TrainedRound(**{**values, **lists, "reports": reports, "dropped": dropped})
 
 
@@ -180,6 +183,9 @@ class RoundRecord:
                 "evaluate": self.evaluate_seconds,
                 "setup": self.trained.setup_seconds,
                 "protect": sum(report.protect_seconds for report in self.trained.reports),
+                **(
+                    {} if self.trained.simulated_seconds is None else {"simulated": self.trained.simulated_seconds}
+                ),
             },
             "aggregation": {
                 "asked": list(self.trained.cohort),
@@ -188,6 +194,7 @@ class RoundRecord:
                 "refusals": list(self.trained.refusals),
                 "failed": self.trained.failed,
                 "spent": list(self.trained.spent),
+                "late": list(self.trained.late),
             },
             "released": ({} if self.released is None else asdict(self.released)) | self._epsilon(),
             "diagnostic": {

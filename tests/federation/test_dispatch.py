@@ -1,4 +1,5 @@
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +39,7 @@ class Rehearsal:
         self.most |= nodes
         return ticket
 
-    def wait(self, tickets: Sequence[int]) -> list[tuple[int, Any]]:
+    def wait(self, tickets: Sequence[int], seconds: float | None = None) -> list[tuple[int, Any]]:
         assert sorted(tickets) == sorted(self.busy)
         done = self.random.sample(sorted(tickets), self.random.randint(1, len(tickets)))
         for ticket in done:
@@ -115,12 +116,12 @@ def test_a_busy_site_is_sent_its_next_job_ahead_unless_another_site_waits_for_th
     crew = Rehearsal([Place("a", None)] * 2, Capacity({"a": 1}, 1), ahead=1)
     done: list[Any] = []
     dispatcher = Dispatcher(crew)
-    crew.wait = lambda tickets: []  # type: ignore[method-assign]
+    crew.wait = lambda tickets, seconds: []  # type: ignore[method-assign]
     dispatcher.submit(Job(0, "work", (number,), done.append) for number in range(3))
     dispatcher.step()
     assert [number for _, (number,) in crew.started] == [0, 1], "and no more than one"
     dispatcher = Dispatcher(Rehearsal([Place("a", None)] * 2, Capacity({"a": 1}, 1), ahead=1))
-    dispatcher.crew.wait = lambda tickets: []  # type: ignore[method-assign]
+    dispatcher.crew.wait = lambda tickets, seconds: []  # type: ignore[method-assign]
     dispatcher.submit(Job(site, "work", (number,), done.append) for number, site in enumerate([0, 1, 0]))
     dispatcher.step()
     assert dispatcher.crew.started == [(0, (0,))]  # type: ignore[attr-defined]
@@ -160,7 +161,7 @@ def test_jobs_that_can_never_start_are_an_error_and_not_a_hang() -> None:
 
 def test_where_every_site_is_gone_the_run_ends_with_the_reason() -> None:
     crew = Rehearsal([Place("a", None)], Capacity({"a": 1}, 1))
-    crew.wait = lambda tickets: [(ticket, Lost("killed")) for ticket in tickets]  # type: ignore[method-assign]
+    crew.wait = lambda tickets, seconds: [(ticket, Lost("killed")) for ticket in tickets]  # type: ignore[method-assign]
     dispatcher = Dispatcher(crew)
     lost: list[str] = []
     dispatcher.submit([Job(0, "work", (), print, lost=lost.append), Job(None, "work", (), print)])
@@ -180,3 +181,92 @@ def test_the_crew_of_this_process_does_every_job_at_once() -> None:
     dispatcher.submit(Job(site, "add", (number, 10), done.append) for number, site in enumerate([0, None, 0]))
     dispatcher.run_until(lambda: len(done) == 3)
     assert done == [10, 11, 12]
+
+
+class Slow(Rehearsal):
+    """A crew in which nothing ends until it is told to, and time passes by waiting."""
+
+    def __init__(self, sites: int) -> None:
+        super().__init__([Place("a", None)] * sites, Capacity({"a": sites}, 1))
+        self.finished: list[int] = []
+
+    def wait(self, tickets: Sequence[int], seconds: float | None = None) -> list[tuple[int, Any]]:
+        ready = [ticket for ticket in tickets if ticket in self.finished]
+        if not ready:
+            assert seconds is not None, "this would wait for ever"
+            time.sleep(seconds)
+        for ticket in ready:
+            del self.busy[ticket]
+        return [(ticket, self.started[ticket][1]) for ticket in ready]
+
+
+def told_job(site: int | None, told: list[Any], seconds: float = 0.02) -> Job:
+    return Job(
+        site,
+        "work",
+        (site,),
+        lambda result: told.append(("done", *result)),
+        lost=lambda reason: told.append(("lost", reason)),
+        deadline=time.monotonic() + seconds,
+        late=lambda: told.append(("late", site)),
+        afterwards=lambda result: told.append(("afterwards", *result)),
+    )
+
+
+def test_what_is_late_is_told_once_and_again_when_it_comes() -> None:
+    crew, told = Slow(2), list[Any]()
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit([told_job(0, told), told_job(1, told)])
+    crew.finished = [0]
+    dispatcher.run_until(lambda: len(told) == 2)
+    assert told == [("done", 0), ("late", 1)]
+    crew.finished = [0, 1]
+    dispatcher.submit([told_job(0, told, seconds=60)])
+    crew.finished.append(2)
+    dispatcher.run_until(lambda: len(told) == 4)
+    assert set(told[2:]) == {("afterwards", 1), ("done", 0)}
+
+
+def test_a_site_that_is_late_gets_its_next_work_when_it_is_free_again() -> None:
+    crew, told = Slow(1), list[Any]()
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit([told_job(0, told)])
+    dispatcher.run_until(lambda: told == [("late", 0)])
+    dispatcher.submit([told_job(0, told)])
+    dispatcher.run_until(lambda: len(told) == 2)
+    assert told[1] == ("late", 0), "it was never started"
+    assert len(crew.started) == 1
+    assert not dispatcher.queue
+    crew.finished = [0, 1]
+    dispatcher.submit([told_job(0, told, seconds=60)])
+    dispatcher.run_until(lambda: len(told) == 4)
+    assert told[2:] == [("afterwards", 0), ("done", 0)]
+
+
+def test_work_that_is_given_up_before_it_starts_never_does() -> None:
+    crew, told = Slow(1), list[Any]()
+    dispatcher = Dispatcher(crew)
+    first, second = told_job(0, told, seconds=60), told_job(0, told, seconds=60)
+    dispatcher.submit([first, second])
+    dispatcher.give_up(second)
+    crew.finished = [0]
+    dispatcher.run_until(lambda: bool(told))
+    assert (told, dispatcher.queue, len(crew.started)) == ([("done", 0)], [], 1)
+
+
+def test_a_deadline_that_nobody_minds_ends_the_run() -> None:
+    dispatcher = Dispatcher(Slow(1))
+    dispatcher.submit([Job(0, "work", (), print, deadline=time.monotonic() + 0.01)])
+    with pytest.raises(FederationError, match="no answer to 'work' in the time"):
+        dispatcher.run_until(lambda: False)
+
+
+def test_a_late_site_that_dies_is_told_as_lost() -> None:
+    crew, told = Slow(2), list[Any]()
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit([told_job(0, told)])
+    dispatcher.run_until(lambda: bool(told))
+    crew.wait = lambda tickets, seconds: [(ticket, Lost("killed")) for ticket in tickets]  # type: ignore[method-assign]
+    dispatcher.step()
+    assert told == [("late", 0), ("lost", "killed")]
+    assert dispatcher.gone == {0: "killed"}
