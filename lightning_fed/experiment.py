@@ -223,6 +223,12 @@ class Federation:
         server_options: its further keyword arguments, such as `{betas: [0.9, 0.99], eps: 0.001}`.
         weighting: of a hospital in the mean, by its `images` or `equal`.
         weights: a whole number for each hospital instead, made public by being here; empty goes by `weighting`.
+        aggregator: of the updates: `mean`, or, coordinate by coordinate and each hospital alike, `median` or
+            `trimmed_mean` (Yin et al. 2018, arXiv 1803.01498), which a few poisoned updates cannot move far; only
+            where the server sees each update (`secagg.protocol: plain`).
+        trim: share of the hospitals that `trimmed_mean` leaves out at each end.
+        norm_bound: Euclidean norm to which each update is clipped (Sun et al. 2019, arXiv 1911.07963); null clips
+            none. The server sees to it under `plain`; under masks a hospital does so itself, or lies.
         ema: share of the old in an exponential moving average of the global models, which is then what is
             measured and released, such as 0.9; null releases the last one (Polyak and Juditsky 1992).
     """
@@ -242,6 +248,9 @@ class Federation:
     server_options: dict[str, Any] = field(default_factory=dict)
     weighting: Literal["images", "equal"] = "images"
     weights: list[int] = field(default_factory=list)
+    aggregator: Literal["mean", "median", "trimmed_mean"] = "mean"
+    trim: float = 0.2
+    norm_bound: float | None = None
     ema: float | None = None
 
     def __post_init__(self) -> None:
@@ -255,6 +264,12 @@ class Federation:
         in_range("federation", 1, 10, over_selection=self.over_selection)
         positive("federation", round_timeout=self.round_timeout)
         not_negative("federation", proximal_mu=self.proximal_mu)
+        in_range("federation", 0, 0.49, trim=self.trim)
+        positive("federation", norm_bound=self.norm_bound)
+        if self.aggregator != "mean" and self.weights:
+            raise InputError(
+                f"federation.weights: aggregator '{self.aggregator}' counts hospitals alike; leave them out"
+            )
         positive("federation", ema=self.ema)
         if self.ema is not None:
             in_range("federation", 0, 0.9999, ema=self.ema)
@@ -547,17 +562,39 @@ class Availability:
 
 
 @dataclass(frozen=True)
+class Poison:
+    """Hospitals that send what should harm the model.
+
+    Args:
+        hospitals: which, from 0. kind: `sign_flip` sends the update times `-scale`; `random` Gaussian noise of
+            `scale` times the update's own norm; `label_flip` trains honestly on images whose labels go backwards
+            (the last class for the first), and sends the update times `scale`.
+        scale: see `kind`.
+    """
+
+    hospitals: list[int] = field(default_factory=list)
+    kind: Literal["sign_flip", "random", "label_flip"] = "sign_flip"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        literals("faults.poison", self)
+        positive("faults.poison", scale=self.scale)
+
+
+@dataclass(frozen=True)
 class Faults:
     """What goes wrong on purpose, and how much of it a run bears.
 
     Args:
         dropout: hospitals that drop out. stragglers: that are slow. availability: that cannot be asked.
+        poison: that mean harm.
         max_failed_rounds: rounds in a row that may end without a new model.
     """
 
     dropout: Dropout = field(default_factory=Dropout)
     stragglers: Stragglers = field(default_factory=Stragglers)
     availability: Availability = field(default_factory=Availability)
+    poison: Poison = field(default_factory=Poison)
     max_failed_rounds: int = 3
 
     def __post_init__(self) -> None:
@@ -659,6 +696,7 @@ class Experiment:
             raise InputError(f"seed is {self.seed}: it must lie between 0 and {GREATEST_SEED}")
         self._check_secagg()
         self._check_fedmic()
+        self._check_robustness()
         self._check_privacy()
         if self.secagg.rounds_per_setup > 1 and self.faults.availability.mean < 1:
             raise InputError(
@@ -724,6 +762,25 @@ class Experiment:
             raise InputError(
                 f"privacy.mechanism is '{self.privacy.mechanism}': the size of fedmic's updates tells of the "
                 "images; set it to none"
+            )
+
+    def _check_robustness(self) -> None:
+        """Raise where a defence, or an attack, cannot work as it is asked for."""
+        federation, poison = self.federation, self.faults.poison
+        if federation.aggregator != "mean" and self.secagg.protocol != "plain":
+            raise InputError(
+                f"federation.aggregator is '{federation.aggregator}': the server must see each update, and "
+                f"secagg.protocol '{self.secagg.protocol}' hides them; set one of the two to mean or plain"
+            )
+        strangers = [hospital for hospital in poison.hospitals if not 0 <= hospital < federation.hospitals]
+        if strangers:
+            raise InputError(
+                f"faults.poison.hospitals: {strangers[0]} is none of the hospitals 0 to {federation.hospitals - 1}"
+            )
+        if self.privacy.mechanism == "distributed" and (poison.hospitals or federation.norm_bound is not None):
+            raise InputError(
+                "faults.poison, federation.norm_bound: under privacy.mechanism 'distributed' hospitals send whole "
+                "numbers of clipped gradients and no update; leave them out"
             )
 
     def _check_privacy(self) -> None:

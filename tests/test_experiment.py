@@ -19,6 +19,7 @@ from lightning_fed.experiment import (
     Federation,
     Loss,
     Model,
+    Poison,
     Privacy,
     SecAgg,
     Stragglers,
@@ -70,6 +71,7 @@ ZERO_IS_FINE = {
     "training.weight_decay",
     "training.warmup_rounds",
     "federation.proximal_mu",
+    "federation.trim",
     "ray.gpus_per_hospital",
     "secagg.adversary_rate",
     "secagg.dropout_rate",
@@ -173,7 +175,12 @@ def test_an_experiment_cannot_be_changed_after_its_checks() -> None:
 def test_plain_values_rebuild_the_same_experiment() -> None:
     experiment = Experiment(data=Data(alpha=0.25), training=Training(lr=0.5), federation=Federation(rounds=3))
     values = experiment.as_dict()
-    for name, kind in (("dropout", Dropout), ("stragglers", Stragglers), ("availability", Availability)):
+    for name, kind in (
+        ("dropout", Dropout),
+        ("stragglers", Stragglers),
+        ("availability", Availability),
+        ("poison", Poison),
+    ):
         values["faults"][name] = kind(**values["faults"][name])
     values["federation"]["distillation"] = Distillation(**values["federation"]["distillation"])
     rebuilt = {key: SECTIONS[key](**value) if key in SECTIONS else value for key, value in values.items()}

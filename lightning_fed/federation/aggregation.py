@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lightning_fed.experiment import Experiment
+from lightning_fed.experiment import Experiment, Federation
 from lightning_fed.federation.aggregator import Shards
 from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.enrolment import directory_of, encoding_of, terms_of
 from lightning_fed.federation.faults import LAST_BEFORE_UPLOAD, uploads
+from lightning_fed.federation.robust import bound, median, trimmed_mean
 from lightning_fed.federation.strategy import mean_update
 from lightning_fed.models.vector import Vector
 from lightning_fed.privacy.dose import Dose
@@ -103,13 +104,14 @@ class PlainAggregation:
 
     Args:
         fetch: the value of what a hospital left at a distance: an update (parameters,).
+        federation: how updates are combined.
     """
 
     parts = 1
     fewest = 1
 
-    def __init__(self, fetch: Callable[[Any], Vector]) -> None:
-        self.fetch = fetch
+    def __init__(self, fetch: Callable[[Any], Vector], federation: Federation) -> None:
+        self.fetch, self.federation = fetch, federation
         self.outside: dict[int, str] = {}
         self.lost: dict[int, str] = {}
         self.refusals: list[str] = []
@@ -126,15 +128,27 @@ class PlainAggregation:
         self._sent[hospital] = weight, parts[0]
 
     def close(self) -> Aggregate:
-        """The mean over those that sent, summed in the order of hospitals."""
+        """What those that sent have in common, taken in the order of hospitals."""
         missing = [hospital for hospital in self._expected if hospital not in self._sent]
         self.lost.update(dict.fromkeys(missing, LAST_BEFORE_UPLOAD))
         if not self._sent:
             raise RoundAbortedError("no hospital sent an update")
         counted = tuple(sorted(self._sent))
-        mean = mean_update((self._sent[h][0], self.fetch(self._sent[h][1])) for h in counted)
+        updates = ((self._sent[one][0], self._bounded(self._sent[one][1])) for one in counted)
+        combined = self._combine(updates)
         self._sent = {}
-        return Aggregate(mean, counted)
+        return Aggregate(combined, counted)
+
+    def _bounded(self, sent: Any) -> Vector:
+        return bound(self.fetch(sent), self.federation.norm_bound)
+
+    def _combine(self, updates: Iterable[tuple[int, Vector]]) -> Vector:
+        if self.federation.aggregator == "mean":
+            return mean_update(updates)
+        alike = [update for _, update in updates]
+        if self.federation.aggregator == "median":
+            return median(alike)
+        return trimmed_mean(alike, self.federation.trim)
 
 
 class SecAggPlus:
@@ -316,8 +330,8 @@ def open_aggregation(
     """
     if experiment.secagg.protocol == "plain":
         if experiment.teacher is not None:
-            return PlainAggregation(lambda sent: crew.fetch(sent).expand())
-        return PlainAggregation(crew.fetch)
+            return PlainAggregation(lambda sent: crew.fetch(sent).expand(), experiment.federation)
+        return PlainAggregation(crew.fetch, experiment.federation)
     if experiment.secagg.protocol == "additive":
         encoding = encoding_of(experiment)
         return AdditiveAggregation(encoding, encoding.length(parameters), reach)

@@ -1,11 +1,16 @@
-"""Hospitals that drop out, are slow or cannot be asked, on purpose: functions of the experiment alone."""
+"""Hospitals that drop out, are slow, cannot be asked or mean harm: functions of the experiment alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
+from lightning_fed.data.images import ImageSet, Indices
 from lightning_fed.experiment import Experiment
+from lightning_fed.federation.robust import bound
+from lightning_fed.models.vector import Vector
 from lightning_fed.secagg.conductor import STAGES
 from lightning_fed.seeds import stream
 
@@ -59,3 +64,27 @@ def simulated_seconds(experiment: Experiment, hospital: int, round: int, images:
     of_round = stream(experiment.seed, "speed", hospital, round).standard_normal()
     slowness = math.exp(settings.spread * of_hospital + settings.jitter * of_round)
     return settings.seconds_per_image * images * slowness
+
+
+def poisoned(experiment: Experiment, hospital: int, round: int, update: Vector) -> Vector:
+    """What a hospital sends in place of its update (parameters,), if it means harm; else the bounded update."""
+    poison = experiment.faults.poison
+    if hospital not in poison.hospitals:
+        return bound(update, experiment.federation.norm_bound)
+    if poison.kind == "random":
+        noise = stream(experiment.seed, "poison", hospital, round).standard_normal(len(update))
+        length = poison.scale * np.linalg.norm(update.astype(np.float64)) / np.linalg.norm(noise)
+        return (length * noise).astype(np.float32)
+    return np.float32(poison.scale * (-1 if poison.kind == "sign_flip" else 1)) * update
+
+
+def poisoned_labels(
+    experiment: Experiment, hospital: int, images: ImageSet, rows: Indices, classes: int
+) -> ImageSet:
+    """The shared images as a hospital trains on its `rows` of them: labels backwards under `label_flip`."""
+    poison = experiment.faults.poison
+    if hospital not in poison.hospitals or poison.kind != "label_flip":
+        return images
+    labels = images.labels.copy()
+    labels[rows] = classes - 1 - labels[rows]
+    return ImageSet(images.images, labels)

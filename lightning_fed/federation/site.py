@@ -21,6 +21,7 @@ from lightning_fed.data.images import ImageData, Pixels
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import client_of, directory_of, encoding_of, terms_of
+from lightning_fed.federation.faults import poisoned, poisoned_labels
 from lightning_fed.federation.hospital import Hospital
 from lightning_fed.federation.outbox import AdditiveOutbox, LowRankOutbox, MaskedOutbox, Outbox, PlainOutbox
 from lightning_fed.federation.protection import protection_of
@@ -73,7 +74,9 @@ class Site:
 
     def _hospital(self, member: Member, output: Path | None) -> Hospital:
         experiment, hospital = self.experiment, member.hospital
-        images = HospitalData(self.data.train, member.train, member.validation, experiment.training)
+        classes = len(self.data.class_names)
+        shared = poisoned_labels(experiment, hospital, self.data.train, member.train, classes)
+        images = HospitalData(shared, member.train, member.validation, experiment.training)
         states = HospitalStates(output, hospital) if output is not None else None
         classifier = self._classifier(hospital)
         size = len(member.train)
@@ -111,7 +114,7 @@ class Site:
             report = self.hospitals[hospital].fit(round, weights)
         except BudgetSpentError:
             return (None,) * (1 + parts)
-        update = self.hospitals[hospital].take_update()
+        update = poisoned(self.experiment, hospital, round, self.hospitals[hospital].take_update())
         weight = self.experiment.federation.weight(hospital, report.images)
         parcel = self.outboxes[hospital].send(round, update, weight, parts)
         report = replace(
