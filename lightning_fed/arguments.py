@@ -15,7 +15,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.paths import user_path
 
-FREE_FORM = ("model.init_args", "federation.server_options")
+FREE_FORM = ("model.init_args", "federation.server_options", "training.optimizer_options")
 SWITCHES = ("config", "print_config", "help")
 
 

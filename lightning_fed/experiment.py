@@ -139,6 +139,7 @@ class Training:
         batch_size: images in a step.
         momentum: for optimizers that have one (SGD, RMSprop).
         weight_decay: the optimizer's own.
+        optimizer_options: its further keyword arguments, such as `{betas: [0.5, 0.99]}`.
         augment: flips and quarter turns, drawn anew for each image and step.
         distort: strength, 0 to 2, of further changes of position, size, colour and sharpness, drawn likewise.
         precision: `32-true` or `bf16-mixed`.
@@ -155,6 +156,7 @@ class Training:
     batch_size: int = 16
     momentum: float = 0.0
     weight_decay: float = 0.0
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
     augment: bool = True
     distort: float = 0.0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -190,6 +192,8 @@ class Distillation:
     def __post_init__(self) -> None:
         name = "federation.distillation"
         in_range(name, 2, 4096, teacher_width=self.teacher_width)
+        if self.teacher_width % 2:
+            raise InputError(f"{name}.teacher_width is {self.teacher_width}: it must be even, for the group norms")
         in_range(name, 0.01, 1, energy_first=self.energy_first, energy_last=self.energy_last)
         if self.energy_last < self.energy_first:
             raise InputError(f"{name}.energy_last is below energy_first; let it be that or more")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -36,6 +36,13 @@ from lightning_fed.tracking.records import (
     TeacherScores,
     TrainedRound,
 )
+
+
+def _mean(scores: Iterable[float | None]) -> float | None:
+    """Over those that there are."""
+    found = [score for score in scores if score is not None]
+    return fmean(found) if found else None
+
 
 IN_TIME = ("secagg", "add_shares", "affords")
 """What hospitals are asked between trainings: one that is still busy with an old round is not waited for."""
@@ -180,16 +187,10 @@ class Driver:
         """What the hospitals' own teachers are worth; None without teachers."""
         if self.experiment.teacher is None:
             return None
+        answers = self._reach("score_teacher", dict.fromkeys(sorted(self._last_rounds), ()))
         everybody = range(self.experiment.federation.hospitals)
-        answers = self._reach("score_teacher", dict.fromkeys(everybody, ()))
-        there = [answers[hospital] for hospital in everybody if hospital in answers]
-        own = [score for _, score in there if score is not None]
-        return TeacherScores(
-            tuple(test for test, _ in there),
-            tuple(score for _, score in there),
-            fmean(test for test, _ in there),
-            fmean(own) if own else None,
-        )
+        test, own = ([answers[one][which] if one in answers else None for one in everybody] for which in (0, 1))
+        return TeacherScores(tuple(test), tuple(own), _mean(test), _mean(own))
 
     def _reach(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Mapping[int, Any]:
         """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone.

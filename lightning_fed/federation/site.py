@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_fed.data.datamodule import HospitalData
-from lightning_fed.data.images import ImageData, Pixels
+from lightning_fed.data.images import ImageData, ImageSet, Pixels
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.enrolment import client_of, directory_of, encoding_of, terms_of
@@ -157,14 +157,13 @@ class Site:
         """Accuracy of one hospital's teacher on the test split, and on its held-out images, None without."""
         own = self.hospitals[hospital]
         assert isinstance(own.classifier, Distilling)
-        size = self.experiment.evaluation.batch_size
-        tests = (self.data.split("test"), own.images.held_out())
-        scores = [
-            own.classifier.teacher.evaluate(images.images, images.labels, size).accuracy if len(images) else None
-            for images in tests
-        ]
-        assert scores[0] is not None
-        return scores[0], scores[1]
+        teacher, held_out = own.classifier.teacher, own.images.held_out()
+        own_accuracy = self._accuracy(teacher, held_out) if len(held_out) else None
+        return self._accuracy(teacher, self.data.split("test")), own_accuracy
+
+    def _accuracy(self, classifier: Classifier, images: ImageSet) -> float:
+        labels = torch.from_numpy(images.labels.copy())
+        return score(self._answers(classifier, images.images), labels).accuracy
 
     def evaluate(self, split: str, start: int, stop: int, weights: Vector) -> Shard:
         """The global model on images start..stop of a public split."""
@@ -176,13 +175,17 @@ class Site:
         """By a module apart from the hospitals' own, whose mode and weights stay as their training left them."""
         if self._evaluator is None:
             self._evaluator = self._classifier()
-        on_gpu = self.experiment.ray.gpus_per_hospital > 0
         load_vector(self._evaluator.network, weights)
+        return self._answers(self._evaluator, images)
+
+    def _answers(self, classifier: Classifier, images: Pixels) -> Tensor:
+        """Probabilities (images, classes), from the GPU where hospitals have one."""
+        on_gpu = self.experiment.ray.gpus_per_hospital > 0
         if on_gpu:
-            self._evaluator.cuda()
-        probabilities = self._evaluator.probabilities(images, self.experiment.evaluation.batch_size)
+            classifier.cuda()
+        probabilities = classifier.probabilities(images, self.experiment.evaluation.batch_size)
         if on_gpu:
-            self._evaluator.cpu()
+            classifier.cpu()
             torch.cuda.empty_cache()  # other hospitals share the card
         return probabilities
 

@@ -14,47 +14,59 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightning_fed.checks import one_of
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Model, Training
 from lightning_fed.models.classifier import Batch, Classifier, normalise
 from lightning_fed.models.optimizer import build_optimizer
+from lightning_fed.models.registry import NETWORKS
 
+LONGEST_GRADIENT = 1.0
+"""To which the gradients of student, teacher and projection are each clipped (Euclidean norm).
 
-def head_of(network: nn.Module, key: str) -> nn.Linear:
-    """The last linear layer, whose input is the network's representation of an image.
-
-    Args:
-        key: of the experiment that names the network.
-
-    Raises:
-        InputError: there is none.
-    """
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise InputError(f"{key}: federation.strategy fedmic distils what goes into a last linear layer; add one")
-    return layers[-1]
+Once a hospital knows its images by heart, what the two say to each other is divided by next to nothing, and
+training falls back by a hundred times its loss (measured); FedKD's public implementations clip too.
+"""
 
 
 class Observed:
     """A network with what went into its last linear layer: representations float (batch, features).
 
     Args:
-        network: whose. key: of the experiment that names it.
+        network: whose. classes: that it tells apart. key: of the experiment that names it.
+
+    Raises:
+        InputError: no linear layer gives the network's answer.
     """
 
-    def __init__(self, network: nn.Module, key: str) -> None:
-        self.network, self.head = network, head_of(network, key)
+    def __init__(self, network: nn.Module, classes: int, key: str) -> None:
+        self.network, self.key = network, key
+        layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        if not layers or layers[-1].out_features != classes:
+            raise InputError(
+                f"{key}: federation.strategy fedmic distils what goes into the last layer, a linear one that "
+                f"gives the {classes} classes; end the network so"
+            )
+        self.head = layers[-1]
         self._seen: Tensor | None = None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images float32 (batch, channels, height, width) -> representations, logits (batch, classes)."""
+        """Images float32 (batch, channels, height, width) -> representations, logits (batch, classes).
+
+        Raises:
+            InputError: the last linear layer was not used, or not on one vector for each image.
+        """
         hook = self.head.register_forward_pre_hook(self._see)
         try:
             logits = self.network(images)
         finally:
             hook.remove()
         seen, self._seen = self._seen, None
-        assert seen is not None, "the last linear layer was not used"
+        if seen is None or seen.shape != (len(images), self.head.in_features):
+            raise InputError(
+                f"{self.key}: its last linear layer is not used on one vector of features for each image, which "
+                "federation.strategy fedmic distils; end the network so"
+            )
         return seen, logits
 
     def _see(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -71,6 +83,9 @@ class Distilling(Classifier):
     Args:
         model, training, in_channels, num_classes, seed, class_names, size: of the student; see `Classifier`.
         teacher: which network. teacher_seed: of its first weights and of the projection's.
+
+    Raises:
+        InputError: a network that there is not, or that cannot be distilled.
     """
 
     def __init__(
@@ -86,9 +101,10 @@ class Distilling(Classifier):
         size: int | None = None,
     ) -> None:
         super().__init__(model, training, in_channels, num_classes, seed, class_names, size)
+        one_of("federation.distillation", NETWORKS, teacher=teacher.name)
         self.teacher = Classifier(teacher, self.training_settings, in_channels, num_classes, teacher_seed)
-        self._student_seen = Observed(self.network, "model")
-        self._teacher_seen = Observed(self.teacher.network, "federation.distillation.teacher")
+        self._student_seen = Observed(self.network, num_classes, "model")
+        self._teacher_seen = Observed(self.teacher.network, num_classes, "federation.distillation.teacher")
         features = self._student_seen.head.in_features, self._teacher_seen.head.in_features
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(teacher_seed)
@@ -115,6 +131,25 @@ class Distilling(Classifier):
         self.loss_sum += student.detach().double() * len(labels)
         self.examples += len(labels)
         return student + teacher + trust * (student_hears + teacher_hears)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning's hook: clip each part's gradient."""
+        for part in (self.network, self.teacher, self.projection):
+            nn.utils.clip_grad_norm_(part.parameters(), LONGEST_GRADIENT)
+
+    def refuse_unfit(self, size: int) -> None:
+        """Raise unless both networks can be distilled.
+
+        Args:
+            size: of an image, in pixels.
+
+        Raises:
+            InputError: they cannot.
+        """
+        images = torch.zeros(2, int(self.hparams["in_channels"]), size, size)
+        with torch.no_grad():
+            self._student_seen(images)
+            self._teacher_seen(images)
 
     def at_home(self) -> dict[str, Any]:
         """The student's counters, the whole teacher and the projection."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_fed.models.vector import Vector, travelling
 
@@ -33,8 +35,8 @@ class LowRankUpdate:
 
     def expand(self) -> Vector:
         """The update float32 (parameters,)."""
-        layers = (part[0] if len(part) == 1 else part[0] @ part[1] for part in self.parts)
-        return np.concatenate([layer.ravel() for layer in layers])
+        with one_thread():
+            return np.concatenate([_whole(part).ravel() for part in self.parts])
 
 
 def shapes_of(network: nn.Module) -> list[Shape]:
@@ -49,9 +51,29 @@ def decompose(update: Vector, shapes: Sequence[Shape], energy: float) -> LowRank
     dimension, and a layer whose factors would be no smaller than it is, stays whole.
 
     Args:
-        update: float32 (parameters,). shapes: of its layers. energy: above 0, up to 1.
+        update: float32 (parameters,), finite. shapes: of its layers. energy: above 0, up to 1.
     """
-    return LowRankUpdate(tuple(_factors(layer, energy) for layer in _layers(update, shapes)))
+    with one_thread():
+        return LowRankUpdate(tuple(_factors(layer, energy) for layer in _layers(update, shapes)))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """More threads add up in another order, so that the result would depend on the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _whole(part: Part) -> NDArray[np.float32]:
+    if len(part) == 1:
+        return part[0]
+    left, right = (torch.from_numpy(factor.copy()) for factor in part)  # Ray's arrays may not be written to
+    product: NDArray[np.float32] = (left @ right).numpy()
+    return product
 
 
 def _layers(update: Vector, shapes: Sequence[Shape]) -> Iterator[NDArray[np.float32]]:
@@ -63,12 +85,21 @@ def _layers(update: Vector, shapes: Sequence[Shape]) -> Iterator[NDArray[np.floa
 
 
 def _factors(layer: NDArray[np.float32], energy: float) -> Part:
-    if layer.ndim < 2:
+    if layer.ndim < 2 or layer.size == 0:
         return (layer.copy(),)
-    matrix = layer.reshape(len(layer), -1)
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    squares = np.cumsum(values.astype(np.float64) ** 2)
+    matrix = torch.from_numpy(layer.reshape(len(layer), -1).copy())
+    left, values, right = _singular(matrix)
+    squares = np.cumsum(values.numpy().astype(np.float64) ** 2)
     rank = min(int(np.searchsorted(squares, energy * squares[-1])) + 1, len(values)) if squares[-1] > 0 else 1
-    if rank * sum(matrix.shape) >= matrix.size:
+    if rank * sum(matrix.shape) >= layer.size:
         return (layer.copy(),)
-    return (left[:, :rank] * values[:rank]).astype(np.float32), right[:rank].astype(np.float32)
+    return (left[:, :rank] * values[:rank]).numpy(), right[:rank].numpy().copy()
+
+
+def _singular(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors float32; once more in double precision where single did not converge."""
+    try:
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    except RuntimeError:  # torch.linalg.LinAlgError
+        left, values, right = (part.float() for part in torch.linalg.svd(matrix.double(), full_matrices=False))
+    return left, values, right

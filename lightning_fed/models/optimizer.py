@@ -37,7 +37,10 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], training: Training
     """
     kind = optimizer_class(training.optimizer, "training.optimizer")
     accepted = inspect.signature(kind.__init__).parameters
-    options: dict[str, Any] = {"lr": training.lr}
+    for name in training.optimizer_options:
+        if name in ("lr", "momentum", "weight_decay"):
+            raise InputError(f"training.optimizer_options: '{name}' is a key of its own; set training.{name}")
+    options: dict[str, Any] = {"lr": training.lr, **training.optimizer_options}
     for name in ("momentum", "weight_decay"):
         if name in accepted:
             options[name] = getattr(training, name)
@@ -45,5 +48,7 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], training: Training
             raise InputError(f"training.{name}: {training.optimizer} has none; set it to 0 or use SGD")
     try:
         return kind(parameters, **options)
+    except TypeError as error:
+        raise InputError(f"training.optimizer_options do not fit {training.optimizer}: {error}") from error
     except ValueError as error:
         raise InputError(f"training.optimizer {training.optimizer} does not fit: {error}; use another") from error

@@ -144,7 +144,7 @@ COLUMNS: tuple[Column, ...] = (  # what one looks for first, as a phone shows th
     ("rounds", lambda run: str(len(run.lines))),
     ("worst hospital", _of_result(lambda run: _spread(run, "worst"))),
     ("gap of hospitals", _of_result(lambda run: _spread(run, "gap"))),
-    ("teachers at home", _of_result(_teachers)),
+    ("teachers, test split (diagnostic)", _of_result(_teachers)),
     ("seed", lambda run: str(run.plan.seed)),
     ("images", lambda run: run.title),
 )

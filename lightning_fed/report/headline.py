@@ -78,10 +78,7 @@ def _facts(run: Run) -> dict[str, str]:
     if result.privacy.features is not None:
         told["features"] = result.privacy.features
     if result.teachers is not None:
-        own = result.teachers.own_mean
-        told["hospitals' own teachers"] = f"{percent(result.teachers.test_mean)} on the test split, mean" + (
-            "" if own is None else f"; {percent(own)} on their own images"
-        )
+        told["hospitals' own teachers"] = f"mean {result.teachers.text}"
     return told | _aggregation(result.secagg)
 
 

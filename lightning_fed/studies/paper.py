@@ -66,14 +66,15 @@ def paper_command(words: Sequence[str]) -> int:
     runs = list({run.folder.path: run for one in planned for run in one.runs}.values())
     open_runs = [run for run in runs if not run.finished]
     tell_cells(f"paper, budget {own.budget}", runs, output)
+    seconds = gradient_seconds(open_runs)
     if open_runs:
-        minutes = gradient_seconds(open_runs) / 60
+        minutes = math.fsum(seconds.values()) / 60
         say(f"about {minutes:.0f} CPU-minutes of gradients are left; evaluation and pretraining come to it")
     if own.dry_run:
         list_cells(runs)
         return 0
     # The longest first, so that none is left alone at the end.
-    order = sorted(runs, key=lambda run: -run.experiment.federation.rounds * run.experiment.model.width)
+    order = sorted(runs, key=lambda run: -seconds.get(run.name, 0.0))
     failed = run_cells(order, runs[0].experiment.ray, lambda: write_paper(planned, output, rest))
     say(write_paper(planned, output, rest))
     say(f"tables and figures: {output}/table.md, table.csv")
@@ -153,7 +154,7 @@ def measured(planned: Planned) -> Number:
         ),
         seconds=math.fsum(result.seconds.total for result in results),
         uploaded=tuple(result.secagg.upload_bytes_per_hospital * result.rounds for result in results),
-        teachers=tuple(result.teachers.test_mean for result in results if result.teachers is not None),
+        teachers=tuple(result.teachers for result in results if result.teachers is not None),
         title=results[0].data.title if results else "",
     )
 
@@ -167,19 +168,20 @@ def how(run: Cell) -> str:
     return f"{model.name} {model.width}{start}{taught}, {passes(run):.0f} passes in {rounds} rounds"
 
 
-def gradient_seconds(runs: Sequence[Cell]) -> float:
-    """CPU-seconds of all gradients, from a few steps of each network timed on noise."""
+def gradient_seconds(runs: Sequence[Cell]) -> dict[str, float]:
+    """CPU-seconds of all gradients of each run by its name, from a few steps of each network timed on noise."""
     of_network: dict[str, float] = {}
-    total = 0.0
+    found = {}
     for run in runs:
         training, teacher = run.experiment.training, run.experiment.teacher
-        images = passes(run) * IMAGES * (1 - run.experiment.data.validation)
+        images, seconds = passes(run) * IMAGES * (1 - run.experiment.data.validation), 0.0
         for model in (replace(run.experiment.model, pretrained=None), *([teacher] if teacher else [])):
             batch, key = min(training.batch_size, 64), repr((model, training.precision))
             if key not in of_network:
                 of_network[key] = image_seconds(model, training, batch, *SHAPE)
-            total += images * of_network[key]
-    return total
+            seconds += images * of_network[key]
+        found[run.name] = seconds
+    return found
 
 
 def passes(run: Cell) -> float:

@@ -12,7 +12,9 @@ from lightning_fed.data.datamodule import Plan
 from lightning_fed.experiment import Experiment, Model, Training
 from lightning_fed.federation.enrolment import enrol, ring_of, terms_of, unsafe_choice, upload_bytes
 from lightning_fed.models.classifier import Classifier
+from lightning_fed.models.registry import build_network
 from lightning_fed.models.scattering import ScatterNet
+from lightning_fed.models.vector import vector_size
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.secagg.integers import IntegerSum
 from lightning_fed.studies.pretraining import features_of, pretraining_line
@@ -137,7 +139,9 @@ def _aggregation(experiment: Experiment, parameters: int, doses: Sequence[Dose] 
     """The protocol, what it hides, and what it sends."""
     dose = doses[0] if doses else None
     most = " at most" if experiment.teacher is not None else ""
-    sent = f"{upload_bytes(experiment, parameters, dose) / 1e6:.1f} MB sent by a hospital in a round{most}"
+    megabytes = upload_bytes(experiment, parameters, dose) / 1e6
+    rounds = experiment.federation.rounds
+    sent = f"{megabytes:.1f} MB sent by a hospital in a round{most}, {megabytes * rounds / 1e3:,.1f} GB in all"
     if experiment.secagg.protocol == "plain":
         return f"plain; the server sees every hospital's update; {sent}"
     encoding = ring_of(experiment, dose)
@@ -178,13 +182,15 @@ def _seconds_of(prepared: Prepared) -> float:
 def _memory_gigabytes(prepared: Prepared, parameters: int) -> float:
     """Half a gigabyte for each process with torch and Lightning, five vectors and a memo for each hospital.
 
-    A process has a memo more, to evaluate.
+    A process has a memo more, to evaluate; a teacher has weights, gradients and two moments of its own.
     """
-    experiment = prepared.experiment
+    experiment, classes = prepared.experiment, len(prepared.data.class_names)
+    teacher = experiment.teacher
+    taught = 0 if teacher is None else vector_size(build_network(teacher, prepared.data.channels, classes, 0))
     processes, hospitals = len(prepared.roster.groups), experiment.federation.hospitals
     memos = [module.memo.limit for module in prepared.classifier.modules() if isinstance(module, ScatterNet)]
     return (
         0.5 * (processes if experiment.ray.enabled else 1)
-        + 5 * 4 * parameters * hospitals / 1e9
+        + 4 * (5 * parameters + 4 * taught) * hospitals / 1e9
         + sum(memos) * (hospitals + processes) / 1e9
     )

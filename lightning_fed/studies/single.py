@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.models.classifier import Classifier
+from lightning_fed.models.distillation import Distilling
 from lightning_fed.models.export import load_weights, save_model
 from lightning_fed.models.optimizer import build_optimizer
 from lightning_fed.models.vector import load_vector, vector_size
@@ -35,7 +35,7 @@ from lightning_fed.studies.summary import sum_seconds, summarise
 from lightning_fed.tracking.console import RunConsole, result_lines, say
 from lightning_fed.tracking.files import RunFolder, read_rounds
 from lightning_fed.tracking.records import Result
-from lightning_fed.tracking.wandb import WandbRun
+from lightning_fed.tracking.wandb import WandbRun, agents_run
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def resolve(experiment: Experiment) -> Experiment:
     A new run's folder is called after the data and the moment, such as `runs/bloodcells-20250101-120000`, and
     after its run in a W&B sweep, as several agents may start one in the same second.
     """
-    agents = os.environ.get("WANDB_RUN_ID")
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S") + (f"-{agents}" if agents else "")
+    run = agents_run()
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S") + (f"-{run}" if run else "")
     output = user_path(experiment.output or f"runs/{experiment.data.name}-{stamp}").resolve()
     root = experiment.data.root
     data = replace(experiment.data, root=str(user_path(root).resolve()) if root else None)
@@ -77,7 +77,10 @@ def prepare(experiment: Experiment, pretrained: bool = True) -> Prepared:
     data = load_images(experiment.data)
     roster = make_roster(experiment, data)
     classifier = build_classifier(experiment, data)
-    _check_network(build_classifier(experiment, data, 0), data)
+    _check_network(classifier, data)
+    trained = build_classifier(experiment, data, 0)
+    if isinstance(trained, Distilling):
+        trained.refuse_unfit(data.size)
     if experiment.model.start is not None:
         refuse_private_start(experiment, Path(experiment.model.start))
         load_weights(classifier, Path(experiment.model.start))

@@ -122,13 +122,9 @@ def result_lines(result: Result) -> list[str]:
             f"mean {100 * told.mean:.1f} % (diagnostic)"
         )
     if result.teachers is not None:
-        own = result.teachers.own_mean
-        lines.append(
-            f"hospitals' own teachers: mean {100 * result.teachers.test_mean:.1f} % on the test split"
-            + ("" if own is None else f", {100 * own:.1f} % on their own images")
-            + " (diagnostic); "
-            + f"{result.secagg.upload_bytes_per_hospital / 1e6:.2f} MB sent by a hospital in a round"
-        )
+        sent = result.secagg.upload_bytes_per_hospital / 1e6
+        lines.append(f"hospitals' own teachers: mean {result.teachers.text}")
+        lines.append(f"aggregation: low-rank updates, {sent:.2f} MB sent by a hospital in a round, in the mean")
     if result.secagg.protocol != "plain":
         lines.append(_aggregation_line(result.secagg))
     lines.append(_privacy_line(result.privacy))

@@ -251,14 +251,25 @@ class TeacherScores:
     """Models that never left their hospitals, at the end of the run; diagnostic.
 
     Args:
-        test_by_hospital: accuracy of each hospital's teacher on the test split. own_by_hospital: on its held-out
-            images, None where it holds none out. test_mean, own_mean: over the hospitals.
+        test_by_hospital: accuracy of each hospital's teacher on the test split; None of a hospital that never
+            trained or is gone. own_by_hospital: on its held-out images, None also where it holds none out.
+        test_mean, own_mean: over those that there are.
     """
 
-    test_by_hospital: tuple[float, ...]
+    test_by_hospital: tuple[float | None, ...]
     own_by_hospital: tuple[float | None, ...]
-    test_mean: float
+    test_mean: float | None
     own_mean: float | None
+
+    @property
+    def text(self) -> str:
+        """Such as `94.1 % on the test split, 95.0 % on their own images (diagnostic)`."""
+        told = [
+            f"{100 * mean:.1f} % on {where}"
+            for mean, where in ((self.test_mean, "the test split"), (self.own_mean, "their own images"))
+            if mean is not None
+        ]
+        return f"{', '.join(told) or 'none is left'} (diagnostic)"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,12 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.tracking.records import Result, RoundRecord
 
+
+def agents_run() -> str | None:
+    """The id of the run that a sweep agent has started this process for, None without an agent."""
+    return os.environ.get("WANDB_RUN_ID") or None
+
+
 BY_EPSILON = ("accuracy", "balanced_accuracy", "loss")  # what a run bought with its privacy
 
 
@@ -43,7 +49,7 @@ class WandbRun:
                 project=tracking.project,
                 group=tracking.group,
                 name=tracking.name or output.name,
-                id=os.environ.get("WANDB_RUN_ID") or _kept_id(output),
+                id=agents_run() or _kept_id(output),
                 resume="allow",
                 mode=tracking.wandb,
                 dir=str(output),
@@ -109,6 +115,9 @@ class WandbRun:
             test = {name: value for name, value in result.as_dict()["test"].items() if isinstance(value, float)}
             self.run.summary.update({f"test/{name}": value for name, value in test.items()})
             self.run.summary.update({"epsilon": result.privacy.epsilon, "status": result.status})
+            if result.teachers is not None:
+                told = {"test": result.teachers.test_mean, "own": result.teachers.own_mean}
+                self.run.summary.update({f"diagnostic/teachers_{name}": mean for name, mean in told.items()})
 
 
 def _kept_id(output: Path) -> str:

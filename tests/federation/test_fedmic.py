@@ -13,6 +13,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Distillation, Experiment, Privacy, SecAgg
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.site import Site
+from lightning_fed.models.distillation import Distilling
 from lightning_fed.models.low_rank import LowRankUpdate
 from lightning_fed.models.vector import Vector, to_vector
 from lightning_fed.tracking.records import FitReport
@@ -76,16 +77,38 @@ def test_a_run_that_goes_on_keeps_its_teachers(tmp_path: Path) -> None:
     assert alone.teachers() == resumed.teachers()
 
 
-def test_each_hospital_tells_its_teachers_accuracy_and_no_teacher_is_another() -> None:
+def test_each_hospital_tells_its_own_teachers_accuracy() -> None:
     driver = make_driver(fedmic())
     list(driver.rounds())
-    scores = driver.teachers()
-    assert scores is not None
-    assert len(scores.test_by_hospital) == len(scores.own_by_hospital) == 3
-    assert scores.test_mean == pytest.approx(np.mean(scores.test_by_hospital))
-    teachers = [to_vector(own.classifier.teacher.network) for own in driver.crew.site.hospitals.values()]  # type: ignore[attr-defined]
-    assert not np.array_equal(teachers[0], teachers[1])
+    found = driver.teachers()
+    assert found is not None
+    site: Site = driver.crew.site  # type: ignore[attr-defined]
+    modules = [site.hospitals[hospital].classifier for hospital in range(3)]
+    teachers = [module.teacher for module in modules if isinstance(module, Distilling)]
+    test = site.data.test
+    assert list(found.test_by_hospital) == [
+        teacher.evaluate(test.images, test.labels, 99).accuracy for teacher in teachers
+    ]
+    held_out = [site.hospitals[hospital].images.held_out() for hospital in range(3)]
+    assert list(found.own_by_hospital) == [
+        teacher.evaluate(own.images, own.labels, 99).accuracy
+        for teacher, own in zip(teachers, held_out, strict=True)
+    ]
+    assert found.test_mean == pytest.approx(np.mean([score or 0.0 for score in found.test_by_hospital]))
+    assert not np.array_equal(to_vector(teachers[0].network), to_vector(teachers[1].network))
     assert make_driver(SMALL).teachers() is None
+
+
+def test_a_teacher_that_never_trained_does_not_count() -> None:
+    settings = fedmic()
+    driver = make_driver(replace(settings, federation=replace(settings.federation, participation=1 / 3, rounds=1)))
+    (record,) = driver.rounds()
+    (trained,) = record.trained.cohort
+    found = driver.teachers()
+    assert found is not None
+    assert [score is not None for score in found.test_by_hospital] == [one == trained for one in range(3)]
+    assert found.test_mean == found.test_by_hospital[trained]
+    assert "on the test split" in found.text
 
 
 def test_factors_are_neither_masked_nor_called_private() -> None:
@@ -96,9 +119,11 @@ def test_factors_are_neither_masked_nor_called_private() -> None:
         replace(fedmic(), privacy=private, data=replace(SMALL.data, validation=0.0))
     with pytest.raises(InputError, match=r"energy_last is below energy_first"):
         Distillation(energy_first=0.9, energy_last=0.5)
+    with pytest.raises(InputError, match=r"^federation\.distillation\.teacher_width is 17: it must be even"):
+        Distillation(teacher_width=17)
 
 
 def test_a_teacher_that_does_not_exist_is_refused_by_its_name() -> None:
     unknown = replace(SMALL.federation, strategy="fedmic", distillation=Distillation(teacher="resnet90"))
-    with pytest.raises(InputError, match="resnet90"):
+    with pytest.raises(InputError, match=r"^federation\.distillation\.teacher is 'resnet90'"):
         make_driver(replace(SMALL, federation=unknown))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,19 +15,17 @@ from ray.cluster_utils import Cluster as Nodes
 
 from lightning_fed.cli import main
 from lightning_fed.data.load import load_images
+from lightning_fed.federation.actors import ActorCrew
 from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.enrolment import enrol, save_identities
 from lightning_fed.federation.roster import make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel
-from tests.integration.conftest import same, wait_for_round, weights, words
+from tests.integration.conftest import same, weights, words
 from tests.integration.test_secagg_on_ray import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-
-ROUNDS = 12
-"""Enough that a node can go before the last."""
 
 
 @pytest.fixture
@@ -48,12 +45,12 @@ def nodes() -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "in-process"
-    assert main(["run", *words(output, ray__enabled=False, federation__rounds=ROUNDS)]) == 0
+    assert main(["run", *words(output, ray__enabled=False)]) == 0
     return output
 
 
 def on(nodes: Nodes) -> dict[str, Any]:
-    return {"ray.address": nodes.address, "federation.rounds": ROUNDS}
+    return {"ray.address": nodes.address}
 
 
 def places(nodes: Nodes) -> list[str]:
@@ -73,20 +70,24 @@ def test_hospitals_stand_on_both_nodes_and_give_the_weights_of_one_process(
 
 
 def test_without_masks_a_removed_node_ends_the_run_and_the_other_node_goes_on_to_the_same_weights(
-    nodes: Nodes, in_process: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nodes: Nodes,
+    in_process: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    output = tmp_path / "run"
+    output, start, removed = tmp_path / "run", ActorCrew.start, []
 
-    def remove() -> None:
-        wait_for_round(output, 1)
-        nodes.remove_node(nodes.list_all_nodes()[-1])
+    def start_without_a_node(crew: ActorCrew, site: int, method: str, arguments: Any, apart: int = 0) -> Any:
+        if method == "fit" and arguments[1] == 2 and not removed:
+            removed.append(site)
+            nodes.remove_node(next(node for node in nodes.worker_nodes if node.node_id == crew.places[site].node))
+        return start(crew, site, method, arguments, apart)
 
-    remover = threading.Thread(target=remove)
-    remover.start()
+    monkeypatch.setattr(ActorCrew, "start", start_without_a_node)
     assert main(["run", *words(output, **on(nodes))]) == 3
-    remover.join()
     told = capsys.readouterr().err
-    assert "the last good checkpoint is of round" in told
+    assert "the last good checkpoint is of round 1" in told
     assert f"--resume {output}" in told
     assert "Traceback" not in told
     assert main(["run", "--resume", str(output)]) == 0

@@ -24,6 +24,11 @@ SMALLEST = {
     "ray.enabled": "false",
 }
 
+UNANSWERED = {  # of tables and files, which the run goes on without
+    *("ArtifactType", "CreateArtifact", "CreateRunFiles", "OrganizationCoreWeaveOrganizationID"),
+    "ServerFeaturesQuery",
+}
+
 
 def run_agent(folder: Path, file: str, points: list[dict[str, Any]]) -> StandIn:
     """The agent of a sweep with these points, in a folder from which `configs/` is seen."""
@@ -48,6 +53,7 @@ def run_agent(folder: Path, file: str, points: list[dict[str, Any]]) -> StandIn:
         )
     assert ended.returncode == 0, ended.stderr
     assert len(server.ended) == len(points), ended.stderr
+    assert set(server.unknown) <= UNANSWERED
     return server
 
 
@@ -65,7 +71,7 @@ def test_the_agent_runs_the_grid_over_mechanism_and_epsilon(tmp_path: Path) -> N
         assert len(server.history[name]) == 2
         assert any("released/accuracy_by_epsilon" in line for line in server.history[name])
     folders = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert [name.rpartition("-")[2] for name in folders] == ["run0", "run1"], "two agents may start in one second"
+    assert [name.rpartition("-")[2] for name in folders] == ["run0", "run1"]
     mechanisms = [
         json.loads((tmp_path / "runs" / name / "summary.json").read_text())["privacy"]["mechanism"]
         for name in folders

@@ -7,7 +7,7 @@ from torch.nn import functional
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Model, Training
 from lightning_fed.models.classifier import Batch, normalise
-from lightning_fed.models.distillation import Distilling, Observed, head_of
+from lightning_fed.models.distillation import LONGEST_GRADIENT, Distilling, Observed
 
 STUDENT, TEACHER = Model(width=2), Model(name="resnet9", width=4)
 SLOW = Training(optimizer="SGD", lr=0.05, augment=False)
@@ -27,29 +27,61 @@ def gradients(module: nn.Module) -> list[torch.Tensor]:
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in module.parameters()]
 
 
-def own_loss(
-    learner: Observed, other: Observed, images: torch.Tensor, labels: torch.Tensor, both: Distilling
-) -> None:
-    """The student's side alone, written out with probabilities."""
-    own, logits = learner(normalise(images))
-    with torch.no_grad():
-        others, answers = other(normalise(images))
-        trust = functional.cross_entropy(logits, labels) + functional.cross_entropy(answers, labels)
-    wanted, told = answers.softmax(1), logits.softmax(1)
-    divergence = (wanted * (wanted.log() - told.log())).sum(1).mean()
-    distance = ((both.projection(own) - others) ** 2).mean()
-    (functional.cross_entropy(logits, labels) + (divergence + distance) / trust).backward()
+def divergence(wanted: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Written out with probabilities, for logits."""
+    share, other = wanted.softmax(1), told.softmax(1)
+    return (share * (share.log() - other.log())).sum(1).mean()
 
 
-def test_the_student_and_the_projection_learn_by_the_formula() -> None:
+def test_each_side_learns_by_the_formula() -> None:
     images, labels = batch()
     whole, alone = pair(), pair()
     whole.training_step((images, labels), 0).backward()
-    student, teacher = (Observed(net, "model") for net in (alone.network, alone.teacher.network))
-    own_loss(student, teacher, images, labels, alone)
-    for name in ("network", "projection"):
+    student, teacher = (Observed(net, 8, "model") for net in (alone.network, alone.teacher.network))
+    own, logits = student(normalise(images))
+    others, answers = teacher(normalise(images))
+    of_student, of_teacher = (functional.cross_entropy(told, labels) for told in (logits, answers))
+    trust = 1 / (of_student + of_teacher).detach()
+    projected = alone.projection(own)
+    student_side = of_student + trust * (
+        divergence(answers.detach(), logits) + ((projected - others.detach()) ** 2).mean()
+    )
+    teacher_side = of_teacher + trust * (
+        divergence(logits.detach(), answers) + ((others - projected.detach()) ** 2).mean()
+    )
+    (student_side + teacher_side).backward()
+    for name in ("network", "projection", "teacher"):
         for found, wanted in zip(gradients(getattr(whole, name)), gradients(getattr(alone, name)), strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_no_parts_gradient_is_longer_than_stated_and_a_short_one_stays() -> None:
+    both = pair()
+    for parameter in both.network.parameters():
+        parameter.grad = torch.full_like(parameter, 5.0)
+    for parameter in both.projection.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-4)
+    both.on_before_optimizer_step(both.configure_optimizers())
+    norm = float(torch.cat([gradient.ravel() for gradient in gradients(both.network)]).norm())
+    assert norm == pytest.approx(LONGEST_GRADIENT, rel=1e-4)
+    assert all((gradient == 1e-4).all() for gradient in gradients(both.projection))
+
+
+@pytest.mark.slow
+def test_what_is_known_by_heart_stays_known() -> None:
+    """Without the clipping the loss jumps back a hundredfold some time after both know the batch."""
+    both = Distilling(Model(width=8), Training(lr=2e-3, augment=False), Model(name="resnet18", width=8), 1)
+    images, labels = batch(32)
+    optimizer, worst = both.configure_optimizers(), 0.0
+    for step in range(450):
+        optimizer.zero_grad()
+        both.loss_sum.zero_()
+        both.training_step((images, labels), step).backward()
+        both.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        if step >= 150:
+            worst = max(worst, float(both.loss_sum) / 32)
+    assert worst < 0.1
 
 
 def test_neither_learns_through_the_other() -> None:
@@ -108,8 +140,37 @@ def test_what_stays_at_home_comes_back_whole() -> None:
         assert all(key == same and torch.equal(value, like) for (key, value), (same, like) in pairs)
 
 
-def test_a_network_without_a_linear_layer_cannot_be_distilled() -> None:
+class Ends(nn.Module):
+    """A network whose last linear layer is not its answer, in some way."""
+
+    def __init__(self, how: str, num_classes: int = 8) -> None:
+        super().__init__()
+        self.how, self.answer = how, nn.Linear(3, num_classes)
+        self.last = nn.Linear(5, 5 if how == "another" else num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = images.flatten(2).transpose(1, 2)
+        if self.how == "tokens":
+            return self.last(tokens[..., :1].expand(-1, -1, 5)).mean(1)
+        return self.answer(tokens.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (nn.Conv2d(3, 8, 3), "distils what goes into the last layer, a linear one that gives the 8 classes"),
+        (Ends("another"), "distils what goes into the last layer, a linear one that gives the 8 classes"),
+        (Ends("unused"), "last linear layer is not used on one vector of features for each image"),
+        (Ends("tokens"), "last linear layer is not used on one vector of features for each image"),
+    ],
+)
+def test_a_network_that_does_not_end_in_a_linear_layer_cannot_be_distilled(network: nn.Module, told: str) -> None:
+    with pytest.raises(InputError, match=f"^model: .*{told}"):
+        Observed(network, 8, "model")(torch.zeros(2, 3, 8, 8))
+
+
+def test_an_unfit_teacher_is_named_by_its_own_key() -> None:
     with pytest.raises(
-        InputError, match=r"^model: federation\.strategy fedmic distils what goes into a last linear"
+        InputError, match=r"^federation\.distillation\.teacher is 'resnet90': did you mean 'resnet"
     ):
-        head_of(nn.Conv2d(3, 8, 3), "model")
+        pair(teacher=Model(name="resnet90"))

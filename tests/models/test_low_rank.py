@@ -62,8 +62,27 @@ def test_what_is_one_dimensional_zero_or_small_stays_as_it_is() -> None:
     assert np.array_equal(sent.expand(), update)
 
 
-def test_running_statistics_travel_whole() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    torch.manual_seed(0)
-    update = to_vector(network)
-    assert len(decompose(update, shapes_of(network), 1.0).expand()) == len(update)
+def test_running_statistics_travel_as_they_are() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.BatchNorm2d(40))
+    draws = np.random.default_rng(0)
+    update = draws.normal(size=len(to_vector(network))).astype(np.float32)
+    found = decompose(update, shapes_of(network), 0.1).expand()
+    weights = 40 * 27
+    assert not np.allclose(found[:weights], update[:weights])
+    assert np.array_equal(found[weights:], update[weights:])
+
+
+@pytest.mark.parametrize("shape", [(5, 0), (0, 4), (), (1,), (3, 1)])
+def test_odd_layers_come_back(shape: tuple[int, ...]) -> None:
+    update = np.arange(int(np.prod(shape)), dtype=np.float32)
+    assert np.array_equal(decompose(update, [shape], 0.5).expand(), update)
+
+
+def test_the_result_does_not_depend_on_the_processs_threads() -> None:
+    layer = np.random.default_rng(0).normal(size=200 * 300).astype(np.float32)
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(decompose(layer, [(200, 300)], 0.5).expand())
+        assert torch.get_num_threads() == threads
+    assert np.array_equal(*found)

@@ -21,7 +21,7 @@ from lightning_fed.studies.paper_grid import (
     GridCell,
     grid,
 )
-from lightning_fed.tracking.records import PrivacySummary
+from lightning_fed.tracking.records import PrivacySummary, TeacherScores
 
 SMALLEST = [
     *("--data.name", "bloodcells", "--data.images", "200", "--data.partition", "iid", "--data.min_images", "4"),
@@ -118,7 +118,7 @@ def test_each_number_tells_its_marks_and_the_printed_one() -> None:
 
 def test_the_baselines_are_what_they_are_called(tmp_path: Path) -> None:
     found = experiments(tmp_path)
-    plain, shared, private = (found[f"primia-10-hospitals-{name}"][1] for name in ("plain", "secagg", "record"))
+    plain, shared, private = (found[f"primia-10-hospitals-{name}"][1] for name in ("plain", "secagg", "dp-sgd"))
     for run in (plain, shared, private):
         experiment = run.experiment
         assert (experiment.model.name, experiment.model.stem) == ("resnet18", "average_pool")
@@ -134,14 +134,16 @@ def test_the_baselines_are_what_they_are_called(tmp_path: Path) -> None:
     assert fedmic.experiment.teacher is not None
     assert (fedmic.experiment.federation.hospitals, paper.passes(fedmic)) == (20, 12)
     assert "taught by resnet18 16" in paper.how(fedmic)
-    alone = paper.gradient_seconds([found["20-hospitals-plain"][1]])
-    assert paper.gradient_seconds([fedmic]) > alone, "its teacher is trained too"
+    seconds = paper.gradient_seconds([found["20-hospitals-plain"][1], fedmic])
+    assert seconds["fedmic-20-hospitals-plain-42"] > seconds["20-hospitals-plain-42"], "its teacher is trained too"
 
 
 def test_what_a_run_sent_and_took_stands_beside_its_accuracy() -> None:
-    told = number(None, accuracies=(0.9, 0.92), uploaded=(1e6, 3e6), seconds=240.0, teachers=(0.95, 0.97))
+    told = number(None, accuracies=(0.9, 0.92), uploaded=(1e6, 3e6), seconds=240.0)
+    home = TeacherScores((0.95, None), (0.9, None), 0.95, 0.9)
     assert told.costs == ("2.0 MB", "2.0 min")
-    assert "teachers' own 96.00 ± 1.41 %" in told.text
+    with_teachers = replace(told, teachers=(home,)).text
+    assert "teachers: 95.0 % on the test split, 90.0 % on their own images (diagnostic)" in with_teachers
     assert number(None).costs == ("-", "-")
 
 
@@ -215,6 +217,6 @@ def test_the_baselines_run_at_the_smallest_size(tmp_path: Path) -> None:
     sent = [float(row["upload_bytes_per_hospital_mean"]) for row in rows]
     assert sent[1] == sent[2] == pytest.approx(10 * sent[0], rel=1e-3), "a share for each hospital"
     assert float(private["epsilon"]) == pytest.approx(6.0, rel=0.01)
-    assert fedmic["teachers_mean"]
-    assert not plain["teachers_mean"]
+    assert fedmic["diagnostic_teachers_own_mean"]
+    assert not plain["diagnostic_teachers_test_mean"]
     assert shared["epsilon"] == ""
