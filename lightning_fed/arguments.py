@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.paths import user_path
 
 FREE_FORM = ("model.init_args", "federation.server_options", "training.optimizer_options")
+KINDS = {"float": "a finite number", "int": "a whole number", "bool": "true or false"}
 SWITCHES = ("config", "print_config", "help")
 
 
@@ -131,4 +133,12 @@ def _check_key(key: str, known: set[str], shown: str) -> None:
 def _one_line(message: str) -> str:
     """The several lines as one, with the key first."""
     text = " ".join(message.split()).removeprefix("error: ")
+    named = re.match(r'(?:Validation failed: )?Parser key "([\w.]+)"', text)
+    choices = re.search(r"Expected a typing\.Literal\[(.*?)\].*?[Gg](?:ot|iven) value: (.+?)(?: Given.*)?$", text)
+    if named and choices:
+        known = [choice.strip(" '\"") for choice in choices[1].split(",")]
+        return f"{named[1]} is '{choices[2]}': {suggestion(choices[2], known)}"
+    number = re.search(r"Expected a <class '(float|int|bool)'>.*?[Gg](?:ot|iven) value: (.+?)(?: Given.*)?$", text)
+    if named and number:
+        return f"{named[1]} is {number[2]}: it must be {KINDS[number[1]]}"
     return text.replace('Parser key "', "key '").replace('":', "':").replace(" Got value:", " got")

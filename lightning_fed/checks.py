@@ -69,4 +69,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(str(word).lower(), [name.lower() for name in names], n=1)
     matches = [name for name in names if near and name.lower() == near[0]]
-    return f"did you mean '{matches[0]}'?" if matches else "choose one of " + ", ".join(names)
+    shown = [name for name in names if "." not in name]  # of dotted keys their sections
+    return f"did you mean '{matches[0]}'?" if matches else "choose one of " + ", ".join(shown or names)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_fed.data.images import ImageSet, image_set
 from lightning_fed.errors import InputError
@@ -51,7 +53,29 @@ def read_npz(path: Path) -> tuple[ImageSet, ImageSet, ImageSet]:
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{path}: not a whole npz file ({error}); fetch or save it again") from error
+        raise InputError(f"{path}: {_damage(error)}; fetch or save it again") from error
     if len({split.images.shape[1:] for split in (train, validation, test)}) > 1:
         raise InputError(f"{path}: the splits hold images of different shapes; save them with one shape")
     return train, validation, test
+
+
+def read_images(path: Path) -> NDArray[Any] | None:
+    """The one array of an npz that holds images alone; None of a file in MedMNIST's layout.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            images: NDArray[Any] | None = arrays[names[0]] if len(names) == 1 else None
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; name a picture, a folder of them or an npz") from None
+    except DAMAGE as error:
+        raise InputError(f"{path}: {_damage(error)}; fetch or save it again") from error
+    return images
+
+
+def _damage(error: Exception) -> str:
+    """What is wrong with a file, without NumPy's advice to load it unsafely."""
+    return "not a whole npz file" + ("" if "pickle" in str(error) else f" ({error})")

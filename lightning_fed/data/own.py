@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_fed.data.images import ImageData, ImageSet, Pixels, image_set
-from lightning_fed.data.npz import SPLITS, read_npz
+from lightning_fed.data.npz import SPLITS, read_images, read_npz
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data
 from lightning_fed.paths import user_path
@@ -77,8 +77,9 @@ def read_unlabelled(path: Path, size: int | None, channels: int, split: str = "t
     """Images to be named: a picture, a folder of pictures with all that is below it, or a split of an npz.
 
     Args:
-        path: of them. size: of a side in pixels, to which pictures are fitted; None where nobody knows, and an npz
-            has its own. channels: 1 or 3. split: of an npz in MedMNIST's layout, `train`, `val` or `test`.
+        path: of them; an npz has MedMNIST's layout, or one array of images. size: of a side in pixels, to which
+            pictures are fitted; None where nobody knows, and an npz has its own. channels: 1 or 3.
+        split: of an npz in MedMNIST's layout, `train`, `val` or `test`.
 
     Returns:
         A name for each, and uint8 (images, size, size, channels).
@@ -87,7 +88,11 @@ def read_unlabelled(path: Path, size: int | None, channels: int, split: str = "t
         InputError: nothing is there, or it does not hold what it should.
     """
     if path.suffix.lower() == ".npz":
-        images = dict(zip(SPLITS, read_npz(path), strict=True))[split].images
+        alone = read_images(path)
+        if alone is None:
+            images = dict(zip(SPLITS, read_npz(path), strict=True))[split].images
+        else:
+            images, split = image_set(alone, np.zeros(len(alone), np.int64), str(path)).images, "image"
         if images.shape[3] != channels or size not in (None, images.shape[1]):
             raise InputError(
                 f"{path}: images of {images.shape[1]} pixels and {images.shape[3]} channels, but the model "

@@ -115,8 +115,10 @@ class ActorCrew:
         return [(by_reference[reference], _result(by_reference[reference])) for reference in ready]
 
     def open_shards(self, count: int) -> Shards:
-        """Actors that hold no CPU, on each node in turn."""
-        shards = ActorShards(count, [node.id for node in self.cluster.usable(self.settings)])
+        """Actors that hold no CPU: on the driver's node, whose loss ends the run anyway, then on others."""
+        here = ray.get_runtime_context().get_node_id()
+        others = sorted(node.id for node in self.cluster.usable(self.settings) if node.id != here)
+        shards = ActorShards(count, [here, *others])
         self.actors_beside.extend(shards.actors)
         return shards
 

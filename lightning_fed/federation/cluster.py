@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +157,22 @@ def _share(amount: float) -> float:
 
 
 def _connect(address: str | None) -> None:
+    with _own_end():
+        _join(address)
+
+
+@contextmanager
+def _own_end() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: Ray's own prints its stack of machine code."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _join(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:

@@ -176,8 +176,9 @@ def client_of(
     try:
         identity = Identity.load(path)
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{path}: hospital {hospital}'s signing key cannot be read ({error}); put it back"
+            f"{path}: hospital {hospital}'s signing key cannot be read ({reason}); put it back"
         ) from error
     if identity.public.hex() != experiment.secagg.identities[hospital]:
         raise InputError(f"{path}: not the key that secagg.identities pins for hospital {hospital}; put that back")

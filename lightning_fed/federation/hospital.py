@@ -83,8 +83,8 @@ class Hospital:
             self.protection.release(permit, released)
         self.update = released
         if self.states is not None:
-            head = {} if self.protection is None else {"ledger": self.protection.ledger.head}
-            self.states.save(round, self._state() | head)
+            marks = {} if self.protection is None else self.protection.marks()
+            self.states.save(round, self._state() | marks)
         assert self.images.plan is not None
         return FitReport(
             hospital=self.number,
@@ -128,13 +128,17 @@ class Hospital:
         """Take up the state that this hospital had at the end of `round`, the last one that it trained in.
 
         Raises:
-            InputError: that state, or the ledger's charge of that round, is missing or damaged.
+            InputError: that state, the ledger's charge of that round or of a later one, or the noise key is
+                missing, damaged or another.
         """
         if self.states is None:
             return
+        if self.protection is not None:
+            for later, state in self.states.later(round):
+                self.protection.require(later, state)
         state = self.states.load(round)
         if self.protection is not None:
-            self.protection.ledger.require(round, state.get("ledger"))
+            self.protection.require(round, state)
         self._take_up(state)
 
     def _take_up(self, state: dict[str, Any]) -> None:

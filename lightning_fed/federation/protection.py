@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_fed.data.datamodule import DrawnPlan
+from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.vector import Vector
@@ -97,6 +98,23 @@ class Protection(ABC):
         """
         charge = self.ledger.charge(round, digest(self._settings(), weights, state), anew)
         return Permit(charge, self.secret)
+
+    def marks(self) -> dict[str, str | None]:
+        """What a hospital's state says of its ledger and key, so that no others are put in their place."""
+        return {"ledger": self.ledger.head, "key": self.secret.mark}
+
+    def require(self, round: int, state: dict[str, Any]) -> None:
+        """Raise unless ledger and key are those of a round's state.
+
+        Raises:
+            InputError: they are not.
+        """
+        self.ledger.require(round, state.get("ledger"))
+        if state.get("key") not in (None, self.secret.mark):
+            raise InputError(
+                f"hospitals/{self.hospital}/noise.key: not the key that hospital {self.hospital} drew round "
+                f"{round}'s noise from; put its own back"
+            )
 
     def _settings(self) -> dict[str, Any]:
         """What of the experiment a hospital's round depends on."""

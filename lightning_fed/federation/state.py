@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -92,6 +93,12 @@ class HospitalStates(RoundFiles):
     def save(self, round: int, content: dict[str, Any]) -> Path:
         """Write a round's state under the hospital's number."""
         return super().save(round, {"hospital": self.hospital, **content})
+
+    def later(self, round: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The states of later rounds that can be read: rounds that the driver's checkpoint does not know yet."""
+        for found in [found for found in self.rounds() if found > round]:
+            with contextlib.suppress(InputError):
+                yield found, read_whole(self.path(found))
 
     def load(self, round: int) -> dict[str, Any]:
         """The state of `round`; later ones, of rounds that will be trained again, are removed.

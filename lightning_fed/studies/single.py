@@ -162,7 +162,8 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     if not resume:
         folder.create(asked.as_dict())
     processes = len(prepared.roster.groups) if experiment.ray.enabled else 1
-    say(f"{prepared.data.title}: {experiment.federation.hospitals} hospitals start in {processes} processes")
+    where = "one process" if processes == 1 else f"{processes} processes"
+    say(f"{prepared.data.title}: {experiment.federation.hospitals} hospitals start in {where}")
     say(f"run folder: {folder.path}")
     warning = unsafe_choice(experiment)
     if warning is not None:
@@ -186,7 +187,11 @@ def tell_resumption(driver: Driver) -> None:
     checkpoints = driver.checkpoints
     for damaged in checkpoints.damaged if checkpoints is not None else []:
         say(f"warning: {damaged}")
-    say(f"goes on after round {driver.done.round}" if driver.done else "goes on from the beginning")
+    say(
+        f"goes on after round {driver.done.round}, whose measurement and line are made again"
+        if driver.done
+        else "goes on from the beginning"
+    )
 
 
 class _Start(ExitStack):

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_fed.data.images import ImageSet
-from lightning_fed.data.npz import read_npz
+from lightning_fed.data.npz import read_images, read_npz
 from lightning_fed.errors import InputError
 from tests.data.archives import SIZES, arrays, save
 
@@ -36,7 +36,7 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(tmp_path: Path, share: 
     path = save(tmp_path / "a.npz", arrays(), compressed)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InputError, match=r"a\.npz: not a whole npz file .*fetch or save it again"):
+    with pytest.raises(InputError, match=r"a\.npz: not a whole npz file.*; fetch or save it again"):
         read_npz(path)
 
 
@@ -150,3 +150,11 @@ def test_an_archive_that_this_program_cannot_unpack_is_refused(tmp_path: Path, o
     path.write_bytes(damaged)
     with pytest.raises(InputError, match="not a whole npz file"):
         read_npz(path)
+
+
+def test_a_text_that_calls_itself_npz_is_not_said_to_want_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    path.write_text("hi")
+    for read in (read_npz, read_images):
+        with pytest.raises(InputError, match=r"a\.npz: not a whole npz file; fetch or save it again$"):
+            read(path)

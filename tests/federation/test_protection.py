@@ -412,6 +412,33 @@ def test_a_hospital_that_lost_its_ledger_or_its_key_does_not_go_on(tmp_path: Pat
         site_of(settings, tmp_path).restore(0, 1)
 
 
+def test_a_ledger_cut_back_to_the_drivers_round_is_refused_where_the_hospital_was_ahead(tmp_path: Path) -> None:
+    """Killed between the hospital's second round and the driver's checkpoint of it: the charge must stay."""
+    settings, ledger = experiment(), tmp_path / "hospitals/0/ledger.jsonl"
+    site, weights = site_of(settings, tmp_path), first_weights(settings)
+    released(site, 0, 1, weights)
+    kept = ledger.read_text()
+    released(site, 0, 2, weights)
+    whole = ledger.read_text()
+    ledger.write_text(kept)
+    with pytest.raises(
+        InputError, match=r"ledger\.jsonl: round 2 is not charged in it; put the hospital's ledger"
+    ):
+        site_of(settings, tmp_path).restore(0, 1)
+    ledger.write_text(whole)
+    site_of(settings, tmp_path).restore(0, 1)
+
+
+def test_another_hospitals_noise_key_is_refused(tmp_path: Path) -> None:
+    settings = experiment()
+    site, weights = site_of(settings, tmp_path), first_weights(settings)
+    for hospital in (0, 1):
+        released(site, hospital, 1, weights)
+    shutil.copy(tmp_path / "hospitals/1/noise.key", tmp_path / "hospitals/0/noise.key")
+    with pytest.raises(InputError, match=r"^hospitals/0/noise\.key: not the key that hospital 0 drew round 1's"):
+        site_of(settings, tmp_path).restore(0, 1)
+
+
 def test_the_ledger_of_another_hospital_or_noise_is_refused(tmp_path: Path) -> None:
     settings = experiment()
     released(site_of(settings, tmp_path), 0, 1, first_weights(settings))

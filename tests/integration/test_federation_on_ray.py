@@ -31,6 +31,19 @@ def test_the_final_weights_are_the_same_on_ray_packed_or_not(
     assert same(weights(in_process), weights(tmp_path / "run"))
 
 
+def test_fedmics_factors_and_teachers_are_the_same_on_ray(tmp_path: Path) -> None:
+    changes = {
+        **{"federation.strategy": "fedmic", "federation.rounds": 2, "federation.distillation.teacher": "resnet9"},
+        **{"federation.distillation.teacher_width": 4, "model.width": 8},
+    }
+    for name, places in (("alone", {"ray.enabled": False}), ("on-ray", {"ray.hospitals_per_actor": 2})):
+        assert main(["run", *words(tmp_path / name, **changes, **places)]) == 0
+    assert same(weights(tmp_path / "alone"), weights(tmp_path / "on-ray"))
+    alone, on_ray = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("alone", "on-ray"))
+    assert alone["teachers"] == on_ray["teachers"]
+    assert alone["secagg"]["upload_bytes_per_hospital"] == on_ray["secagg"]["upload_bytes_per_hospital"] > 0
+
+
 def test_another_seed_gives_other_weights(in_process: Path, tmp_path: Path) -> None:
     assert main(["run", *words(tmp_path / "run", ray__enabled=False, seed=43)]) == 0
     assert not same(weights(in_process), weights(tmp_path / "run"))

@@ -43,12 +43,17 @@ def test_a_driver_killed_in_round_five_resumes_to_the_same_weights(tmp_path: Pat
     assert told[0] == told[1]
 
 
-def test_an_interrupt_names_the_line_that_resumes_and_exits_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_ray", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_names_the_line_that_resumes_and_exits_130(
+    tmp_path: Path, number: signal.Signals, on_ray: bool
+) -> None:
     output = tmp_path / "run"
-    process = start("run", *words(output, ray__enabled=False, federation__rounds=500))
+    process = start("run", *words(output, ray__enabled=on_ray, federation__rounds=500), start_new_session=True)
     wait_for_round(output, 2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, told = process.communicate(timeout=60)
+    assert "received at time" not in told, "Ray's own handler prints its stack"
     assert process.returncode == 130
     assert f"lightning-fed run --resume {output}" in told
     assert "Traceback" not in told

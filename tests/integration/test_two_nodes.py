@@ -95,7 +95,7 @@ def test_without_masks_a_removed_node_ends_the_run_and_the_other_node_goes_on_to
 
 
 def test_with_masks_the_others_go_on_without_the_hospitals_of_a_removed_node(nodes: Nodes, tmp_path: Path) -> None:
-    """Of eight hospitals, a few stand on a third node, which goes in round 2, after the exchange of keys."""
+    """Of eight hospitals on three nodes, those of one go in round 2, after the exchange of keys."""
     third = nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes()
     settings = replace(SMALL, ray=replace(SMALL.ray, address=nodes.address, hospitals_per_actor=3))

@@ -55,6 +55,14 @@ def test_an_npz_is_named_image_by_image_as_the_run_itself_would(run: Path, tmp_p
         assert [float(row[name]) for name in CELL_TYPES] == pytest.approx(shares, abs=1e-6)
 
 
+def test_an_npz_of_images_alone_is_named_too(run: Path, tmp_path: Path) -> None:
+    path, images, _ = cells(tmp_path)
+    np.savez(tmp_path / "alone.npz", images=images)
+    whole, alone = (rows(predict(str(run / "model.ckpt"), str(one))) for one in (path, tmp_path / "alone.npz"))
+    assert [row.pop("image") for row in alone][:2] == ["image 0", "image 1"]
+    assert alone == [{name: value for name, value in row.items() if name != "image"} for row in whole]
+
+
 def test_pictures_in_folders_get_the_answers_of_their_pixels(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def test_a_line_tells_who_is_in_the_sum_and_who_was_lost_where() -> None:
         "refusals": [],
         "failed": None,
         "spent": [],
+        "late": [],
     }
 
 
