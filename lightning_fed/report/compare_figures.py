@@ -134,7 +134,7 @@ def _accuracies(run: Run) -> list[float]:
 def _stroke(axes: Axes, place: int, name: str, across: Sequence[float], up: Sequence[float]) -> None:
     tone, style = LOOKS[place % len(LOOKS)]
     marker = "o" if len(across) <= 25 else ""
-    axes.plot(across, up, style, color=tone, marker=marker, ms=3.5, label=short(name, 32))
+    axes.plot(across, up, style, color=tone, marker=marker, ms=3.5, label=short(name, 32), clip_on=False)
 
 
 def _finish_axes(axes: Axes) -> None:

@@ -134,7 +134,15 @@ def _over_size(axes: Axes, images: Sequence[int], values: Sequence[float], name:
             told, place = f"{who}, the smallest", (4 if side == "right" else -4, -15)
             axes.annotate(told, (size, value), place, textcoords="offset points", ha=side, fontsize=8.5)
         elif len(values) <= NUMBERED_HOSPITALS:
-            axes.annotate(f"{who}", (size, value), (0, -15), textcoords="offset points", ha="center", fontsize=8.5)
+            above = sorted(images).index(size) % 2  # neighbours in turn below and above
+            axes.annotate(
+                f"{who}",
+                (size, value),
+                (0, 6 if above else -15),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+            )
     axes.set_xlim(0, 1.12 * max(images))
     axes.set_ylim(0, 1.18 * max(values, default=1.0))
     axes.set_xlabel("images of the hospital")
