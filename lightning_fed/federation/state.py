@@ -18,13 +18,16 @@ from lightning_fed.paths import sync_folder
 def write_whole(path: Path, content: Any) -> None:
     """`torch.save` to a file that is either the old one or the new one, never a half (fsync, then rename).
 
+    It is for its owner's eyes only: a hospital's state tells of its images.
+
     Raises:
         FederationError: the disk is full or may not be written.
     """
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())

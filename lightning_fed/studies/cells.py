@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,10 +69,15 @@ def tell_cells(title: str, cells: Sequence[Cell], output: Path) -> None:
     say(f"{title}: {len(cells)} runs, {finished} finished before; folder {output}")
 
 
-def list_cells(cells: Sequence[Cell]) -> None:
-    """Say the runs by name, one a line."""
+def list_cells(cells: Sequence[Cell], seconds: Mapping[str, float] | None = None) -> None:
+    """Say the runs by name, one a line.
+
+    Args:
+        seconds: of their gradients, by name, where somebody knows.
+    """
     for cell in cells:
-        say(f"{cell.name}{'  (finished)' * cell.finished}")
+        time = f"  {seconds[cell.name] / 60:.1f} CPU-minutes" if seconds and cell.name in seconds else ""
+        say(f"{cell.name}{time}{'  (finished)' * cell.finished}")
 
 
 def run_cells(cells: Sequence[Cell], settings: Ray, write: Callable[[], object]) -> list[Cell]:

@@ -71,7 +71,7 @@ def paper_command(words: Sequence[str]) -> int:
         minutes = math.fsum(seconds.values()) / 60
         say(f"about {minutes:.0f} CPU-minutes of gradients are left; evaluation and pretraining come to it")
     if own.dry_run:
-        list_cells(runs)
+        list_cells(runs, seconds)
         return 0
     # The longest first, so that none is left alone at the end.
     order = sorted(runs, key=lambda run: -seconds.get(run.name, 0.0))

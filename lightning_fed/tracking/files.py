@@ -54,6 +54,7 @@ class RunFolder:
         self.refuse_existing()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "hospitals").mkdir(mode=0o700, exist_ok=True)  # what hospitals keep to themselves
             write_text_whole(self.experiment, yaml.safe_dump(experiment, sort_keys=False))
         except OSError as error:
             raise InputError(f"output: {self.path} cannot be written ({error.strerror}); name another") from error

@@ -204,9 +204,11 @@ def test_one_question_is_answered_at_the_smallest_size_and_nothing_runs_twice(
 
 
 @pytest.mark.slow
-def test_the_baselines_run_at_the_smallest_size(tmp_path: Path) -> None:
+def test_the_baselines_run_at_the_smallest_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["paper", "--only", "RQ5", "--output", str(tmp_path / "out"), *SMALLEST]
     words += ["--federation.distillation.teacher_width", "2"]
+    assert main([*words, "--dry_run"]) == 0
+    assert "CPU-minutes" in capsys.readouterr().out.splitlines()[-1]
     with pytest.MonkeyPatch.context() as patch:
         chosen = [cell for cell in LAPTOP if cell.questions == ("RQ5",)]
         patch.setattr(paper, "grid", lambda budget: chosen)
