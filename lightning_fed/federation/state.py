@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -14,21 +16,27 @@ import torch
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.paths import sync_folder
 
+CHECK_BYTES = 32
+
 
 def write_whole(path: Path, content: Any) -> None:
     """`torch.save` to a file that is either the old one or the new one, never a half (fsync, then rename).
 
-    It is for its owner's eyes only: a hospital's state tells of its images.
+    The SHA-256 of what was saved follows it. The file is for its owner's eyes only: a hospital's state tells of
+    its images.
 
     Raises:
         FederationError: the disk is full or may not be written.
     """
-    part = path.with_suffix(".part")
+    part, memory = path.with_suffix(".part"), io.BytesIO()
+    torch.save(content, memory)
+    saved = memory.getbuffer()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            torch.save(content, file)
+            file.write(saved)
+            file.write(hashlib.sha256(saved).digest())
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -38,13 +46,17 @@ def write_whole(path: Path, content: Any) -> None:
 
 
 def read_whole(path: Path) -> dict[str, Any]:
-    """What `write_whole` wrote; no code in the file is run.
+    """What `write_whole` wrote, to the bit; no code in the file is run.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        whole = path.read_bytes()
+        saved = memoryview(whole)[:-CHECK_BYTES]
+        if hashlib.sha256(saved).digest() != whole[-CHECK_BYTES:]:
+            raise ValueError("its check does not fit")
+        content: dict[str, Any] = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
         raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); put back the file") from error
     return content

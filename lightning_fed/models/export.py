@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +15,21 @@ from lightning_fed.errors import InputError
 from lightning_fed.models.classifier import Classifier
 
 NO_START = "model.start: {path} does not start this network ({reason}); name a model.ckpt of the same model"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """A checkpoint whose checks fit: torch's own reader does not look at them.
+
+    Raises:
+        OSError, ValueError, RuntimeError, ...: it is missing or damaged.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is damaged")
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
 
 
 def load_weights(classifier: Classifier, path: Path, told: str = NO_START) -> None:
@@ -25,7 +42,7 @@ def load_weights(classifier: Classifier, path: Path, told: str = NO_START) -> No
         InputError: it is missing, damaged, or of another network.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _content(path)
         classifier.load_state_dict(content["state_dict"])
     except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -42,7 +59,7 @@ def load_model(path: Path, trust: bool = False) -> Classifier:
         InputError: it is missing or damaged, its network's own class cannot be built, or names one without trust.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _content(path)
         own = content["hyper_parameters"]["model"].get("class_path")
         if own is not None and not trust:
             raise InputError(f"{path}: its network is code of its own ({own}); --trust runs it, if you know it")

@@ -60,6 +60,16 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(stored: Checkpoints, sha
     assert last.round == 2
 
 
+def test_a_flipped_byte_of_the_weights_falls_back_and_is_named(stored: Checkpoints) -> None:
+    damaged = bytearray(stored.path(3).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    stored.path(3).write_bytes(damaged)
+    last = stored.last()
+    assert last is not None
+    assert last.round == 2
+    assert any("round-00003.pt" in told for told in stored.damaged)
+
+
 @pytest.mark.parametrize(
     "content",
     [{}, [], {"trained": {}, "weights": torch.zeros(2), "server": {}}, {"trained": 3, "weights": 3, "server": {}}],

@@ -1,4 +1,4 @@
-import contextlib
+import io
 from pathlib import Path
 
 import pytest
@@ -48,15 +48,13 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, share: float) -> None:
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
-def test_a_flipped_byte_is_refused_or_read_but_never_another_error(
-    tmp_path: Path, place: float, mask: int
-) -> None:
+def test_every_flipped_byte_is_refused(tmp_path: Path, place: float, mask: int) -> None:
     path = tmp_path / "file.pt"
     write_whole(path, CONTENT)
     damaged = bytearray(path.read_bytes())
     damaged[int(place * len(damaged))] ^= mask
     path.write_bytes(damaged)
-    with contextlib.suppress(InputError):
+    with pytest.raises(InputError, match="not a whole checkpoint"):
         read_whole(path)
 
 
@@ -70,7 +68,7 @@ class Trap:
 
 def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
     write_whole(tmp_path / "file.pt", {"trap": Trap(tmp_path / "sprung")})
-    torch.load(tmp_path / "file.pt", weights_only=False)
+    torch.load(io.BytesIO((tmp_path / "file.pt").read_bytes()[:-32]), weights_only=False)
     assert (tmp_path / "sprung").exists(), "the trap itself does not work"
     (tmp_path / "sprung").unlink()
     with pytest.raises(InputError, match="UnpicklingError"):
