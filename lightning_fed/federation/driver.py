@@ -73,6 +73,11 @@ class OpenRound:
     timetable: Timetable | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
 
+    def give_up(self, hospital: int) -> None:
+        """A hospital's training is no longer waited for."""
+        self.waiting.discard(hospital)
+        self.late.add(hospital)
+
 
 class Driver:
     """Holds the rounds. Iterate over `rounds()` to run them.
@@ -317,11 +322,7 @@ class Driver:
             if round.timetable is None and len(round.reports) >= self.experiment.federation.enough:
                 for other in sorted(round.waiting):
                     self.dispatcher.give_up(round.jobs[other])
-                    late_by_clock(other)
-
-        def late_by_clock(late: int = hospital) -> None:
-            round.waiting.discard(late)
-            round.late.add(late)
+                    round.give_up(other)
 
         def afterwards(result: tuple[Any, ...]) -> None:
             if result[0] is not None:
@@ -343,7 +344,7 @@ class Driver:
             apart=parts,
             lost=lost,
             deadline=None if limit is None or round.timetable is not None else time.monotonic() + limit,
-            late=late_by_clock,
+            late=lambda: round.give_up(hospital),
             afterwards=afterwards,
         )
 

@@ -28,9 +28,12 @@ from tests.integration.test_secagg_on_ray import SMALL
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """A head that trains nothing, and two nodes of one CPU each, which ask for a token as `ray start` has it."""
+    """A head that trains nothing, and two nodes of one CPU each, which ask for a token as `ray start` has it.
+
+    The tests share them, so the one that takes one of the two away comes last.
+    """
     enable_token_auth_by_default()
     found = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -53,6 +56,12 @@ def on(nodes: Nodes) -> dict[str, Any]:
     return {"ray.address": nodes.address}
 
 
+def one_to_remove(nodes: Nodes) -> Any:
+    """A node of hospitals to which the driver itself is not attached: all of them have one address."""
+    here = ray.get_runtime_context().get_node_id()
+    return next(node for node in nodes.worker_nodes if node.node_id != here)
+
+
 def places(nodes: Nodes) -> list[str]:
     """The nodes of all hospitals' actors that were ever made."""
     ray.init(address=nodes.address, ignore_reinit_error=True, log_to_driver=False)
@@ -69,34 +78,9 @@ def test_hospitals_stand_on_both_nodes_and_give_the_weights_of_one_process(
     assert len(found) == len(set(found)) == 2
 
 
-def test_without_masks_a_removed_node_ends_the_run_and_the_other_node_goes_on_to_the_same_weights(
-    nodes: Nodes,
-    in_process: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    output, start, removed = tmp_path / "run", ActorCrew.start, []
-
-    def start_without_a_node(crew: ActorCrew, site: int, method: str, arguments: Any, apart: int = 0) -> Any:
-        if method == "fit" and arguments[1] == 2 and not removed:
-            removed.append(site)
-            nodes.remove_node(next(node for node in nodes.worker_nodes if node.node_id == crew.places[site].node))
-        return start(crew, site, method, arguments, apart)
-
-    monkeypatch.setattr(ActorCrew, "start", start_without_a_node)
-    assert main(["run", *words(output, **on(nodes))]) == 3
-    told = capsys.readouterr().err
-    assert "the last good checkpoint is of round 1" in told
-    assert f"--resume {output}" in told
-    assert "Traceback" not in told
-    assert main(["run", "--resume", str(output)]) == 0
-    assert same(weights(in_process), weights(output))
-
-
 def test_with_masks_the_others_go_on_without_the_hospitals_of_a_removed_node(nodes: Nodes, tmp_path: Path) -> None:
     """Of eight hospitals on three nodes, those of one go in round 2, after the exchange of keys."""
-    third = nodes.add_node(num_cpus=1)
+    nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes()
     settings = replace(SMALL, ray=replace(SMALL.ray, address=nodes.address, hospitals_per_actor=3))
     settings = replace(settings, federation=replace(SMALL.federation, rounds=3))
@@ -108,6 +92,7 @@ def test_with_masks_the_others_go_on_without_the_hospitals_of_a_removed_node(nod
     with closing(open_crew(experiment, data, roster, tmp_path)) as crew:
         driver = Driver(experiment, data, roster, model, crew)
         there: Any = crew
+        third = one_to_remove(nodes)
         gone = [site for site, place in enumerate(there.places) if place.node == third.node_id]
         assert len(gone) == 1
         start, removed = there.start, []
@@ -128,3 +113,28 @@ def test_with_masks_the_others_go_on_without_the_hospitals_of_a_removed_node(nod
     assert second.failed is None
     assert set(last.counted) == set(range(8)) - hospitals
     assert last.failed is None
+
+
+def test_without_masks_a_removed_node_ends_the_run_and_the_other_node_goes_on_to_the_same_weights(
+    nodes: Nodes,
+    in_process: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, start, removed = tmp_path / "run", ActorCrew.start, []
+
+    def start_without_a_node(crew: ActorCrew, site: int, method: str, arguments: Any, apart: int = 0) -> Any:
+        if method == "fit" and arguments[1] == 2 and not removed:
+            removed.append(site)
+            nodes.remove_node(one_to_remove(nodes))
+        return start(crew, site, method, arguments, apart)
+
+    monkeypatch.setattr(ActorCrew, "start", start_without_a_node)
+    assert main(["run", *words(output, **on(nodes))]) == 3
+    told = capsys.readouterr().err
+    assert "the last good checkpoint is of round 1" in told
+    assert f"--resume {output}" in told
+    assert "Traceback" not in told
+    assert main(["run", "--resume", str(output)]) == 0
+    assert same(weights(in_process), weights(output))
