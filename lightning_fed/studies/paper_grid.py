@@ -247,7 +247,7 @@ def distributed(budget: Budget, hospitals: int, epsilon: float) -> tuple[str, ..
         *("--secagg.min_survivors", str(hospitals - max(1, hospitals // 10))),
         *("--secagg.degree", str(hospitals - 1), "--secagg.threshold", str(2 * hospitals // 3 + 1)),
         *("--privacy.colluding_hospitals", str(max(1, hospitals // 10))),
-        *length(rounds_for(budget, 2048), 40 / 150),
+        *length(rounds_for(budget, 1024), 80 / 300),
         *budget_words(epsilon),
     )
 
