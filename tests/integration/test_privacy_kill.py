@@ -22,7 +22,7 @@ from tests.integration.conftest import same, weights, words
 
 pytestmark = pytest.mark.slow
 
-KILLS = 12
+KILLS = 10
 """Of each of the four kinds of run."""
 RUN = {
     "data__images": 90,

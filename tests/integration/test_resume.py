@@ -43,8 +43,7 @@ def test_a_driver_killed_in_round_five_resumes_to_the_same_weights(tmp_path: Pat
     assert told[0] == told[1]
 
 
-@pytest.mark.parametrize("on_ray", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "on_ray"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_an_interrupt_names_the_line_that_resumes_and_exits_130(
     tmp_path: Path, number: signal.Signals, on_ray: bool
 ) -> None:
