@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -35,14 +34,8 @@ from lightning_fed.tracking.records import (
     RoundRecord,
     TeacherScores,
     TrainedRound,
+    mean_of,
 )
-
-
-def _mean(scores: Iterable[float | None]) -> float | None:
-    """Over those that there are."""
-    found = [score for score in scores if score is not None]
-    return fmean(found) if found else None
-
 
 IN_TIME = ("secagg", "add_shares", "affords")
 """What hospitals are asked between trainings: one that is still busy with an old round is not waited for."""
@@ -195,7 +188,7 @@ class Driver:
         answers = self._reach("score_teacher", dict.fromkeys(sorted(self._last_rounds), ()))
         everybody = range(self.experiment.federation.hospitals)
         test, own = ([answers[one][which] if one in answers else None for one in everybody] for which in (0, 1))
-        return TeacherScores(tuple(test), tuple(own), _mean(test), _mean(own))
+        return TeacherScores(tuple(test), tuple(own), mean_of(test), mean_of(own))
 
     def _reach(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Mapping[int, Any]:
         """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone.

@@ -7,7 +7,7 @@ terms were not found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -81,8 +81,8 @@ class Distilling(Classifier):
     they listen to each other: the two terms are divided by the sum of both cross-entropies.
 
     Args:
-        model, training, in_channels, num_classes, seed, class_names, size: of the student; see `Classifier`.
-        teacher: which network. teacher_seed: of its first weights and of the projection's.
+        model, training: of the student. teacher: which network. teacher_seed: of its first weights and of the
+            projection's. images: further arguments of `Classifier`.
 
     Raises:
         InputError: a network that there is not, or that cannot be distilled.
@@ -94,13 +94,10 @@ class Distilling(Classifier):
         training: Training | Mapping[str, Any],
         teacher: Model,
         teacher_seed: int,
-        in_channels: int = 3,
-        num_classes: int = 8,
-        seed: int = 0,
-        class_names: Sequence[str] = (),
-        size: int | None = None,
+        **images: Any,
     ) -> None:
-        super().__init__(model, training, in_channels, num_classes, seed, class_names, size)
+        super().__init__(model, training, **images)
+        in_channels, num_classes = int(self.hparams["in_channels"]), int(self.hparams["num_classes"])
         one_of("federation.distillation", NETWORKS, teacher=teacher.name)
         self.teacher = Classifier(teacher, self.training_settings, in_channels, num_classes, teacher_seed)
         self._student_seen = Observed(self.network, num_classes, "model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -21,7 +21,7 @@ from lightning_fed.report.canvas import (
     short,
 )
 from lightning_fed.report.sweep import percent_of
-from lightning_fed.tracking.records import PrivacySummary, TeacherScores
+from lightning_fed.tracking.records import PrivacySummary, TeacherScores, mean_of
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 TITLES = {
@@ -115,21 +115,15 @@ def csv_rows(numbers: Sequence[Number]) -> list[Sequence[Any]]:
         rows.append(
             [
                 *(" ".join(one.questions), one.row, one.column, one.printed, one.how, len(one.accuracies)),
-                *(_mean(one.accuracies), deviation, _mean(one.best), one.split, _mean(one.validation)),
+                *(mean_of(one.accuracies), deviation, mean_of(one.best), one.split, mean_of(one.validation)),
                 *(privacy.epsilon, privacy.delta, privacy.unit, privacy.adjacency),
                 *(one.short, one.cut, one.did_not_learn, round(one.seconds, 1), one.title),
-                _mean(one.uploaded),
-                _mean(teachers.test_mean for teachers in one.teachers),
-                _mean(teachers.own_mean for teachers in one.teachers),
+                mean_of(one.uploaded),
+                mean_of(teachers.test_mean for teachers in one.teachers),
+                mean_of(teachers.own_mean for teachers in one.teachers),
             ]
         )
     return rows
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Of those that there are."""
-    found = [value for value in values if value is not None]
-    return fmean(found) if found else None
 
 
 NOTES = (

@@ -6,7 +6,9 @@ under `diagnostic` (taken from hospitals' private images: a simulator may look, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 
@@ -244,6 +246,12 @@ class HospitalAccuracy:
     best: float
     mean: float
     gap: float
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of those that there are, None of none."""
+    found = [value for value in values if value is not None]
+    return fmean(found) if found else None
 
 
 @dataclass(frozen=True)

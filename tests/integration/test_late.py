@@ -12,15 +12,9 @@ from typing import Any
 import pytest
 import ray
 
-from lightning_fed.data.load import load_images
 from lightning_fed.experiment import Experiment, SecAgg
-from lightning_fed.federation.assembly import open_crew
-from lightning_fed.federation.driver import Driver
-from lightning_fed.federation.enrolment import enrol, save_identities
-from lightning_fed.federation.roster import make_roster
-from lightning_fed.federation.site import build_classifier
-from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.tracking.records import TrainedRound
+from tests.federation.protected import driver_of
 from tests.integration.test_secagg_on_ray import SMALL
 
 pytestmark = pytest.mark.slow
@@ -36,15 +30,10 @@ def settings(protocol: str) -> Experiment:
 
 @pytest.mark.parametrize("protocol", ["plain", "secagg_plus"])
 def test_a_stopped_process_is_late_and_takes_part_again_when_it_goes_on(protocol: str, tmp_path: Path) -> None:
-    data = load_images(SMALL.data)
-    roster = make_roster(settings(protocol), data)
-    experiment, identities = enrol(settings(protocol), roster)
-    save_identities(tmp_path, identities)
-    model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
-    with closing(open_crew(experiment, data, roster, tmp_path)) as crew:
-        driver = Driver(experiment, data, roster, model, crew)
-        there: Any = crew
-        site = roster.site_of[SLEEPER]
+    driver = driver_of(settings(protocol), tmp_path)
+    with closing(driver.crew):
+        there: Any = driver.crew
+        site = driver.roster.site_of[SLEEPER]
         pid = ray.get(there.actors[site].__ray_call__.remote(lambda self: os.getpid()))
         start = there.start
 

@@ -14,14 +14,8 @@ from ray._private.authentication.authentication_token_setup import enable_token_
 from ray.cluster_utils import Cluster as Nodes
 
 from lightning_fed.cli import main
-from lightning_fed.data.load import load_images
 from lightning_fed.federation.actors import ActorCrew
-from lightning_fed.federation.assembly import open_crew
-from lightning_fed.federation.driver import Driver
-from lightning_fed.federation.enrolment import enrol, save_identities
-from lightning_fed.federation.roster import make_roster
-from lightning_fed.federation.site import build_classifier
-from lightning_fed.federation.strategy import GlobalModel
+from tests.federation.protected import driver_of
 from tests.integration.conftest import same, weights, words
 from tests.integration.test_secagg_on_ray import SMALL
 
@@ -84,14 +78,9 @@ def test_with_masks_the_others_go_on_without_the_hospitals_of_a_removed_node(nod
     nodes.wait_for_nodes()
     settings = replace(SMALL, ray=replace(SMALL.ray, address=nodes.address, hospitals_per_actor=3))
     settings = replace(settings, federation=replace(SMALL.federation, rounds=3))
-    data = load_images(settings.data)
-    roster = make_roster(settings, data)
-    experiment, identities = enrol(settings, roster)
-    save_identities(tmp_path, identities)
-    model = GlobalModel.first(experiment, build_classifier(experiment, data).network)
-    with closing(open_crew(experiment, data, roster, tmp_path)) as crew:
-        driver = Driver(experiment, data, roster, model, crew)
-        there: Any = crew
+    driver = driver_of(settings, tmp_path)
+    with closing(driver.crew):
+        there: Any = driver.crew
         third = one_to_remove(nodes)
         gone = [site for site, place in enumerate(there.places) if place.node == third.node_id]
         assert len(gone) == 1
@@ -105,7 +94,7 @@ def test_with_masks_the_others_go_on_without_the_hospitals_of_a_removed_node(nod
 
         there.start = start_without_the_node
         first, second, last = (record.trained for record in driver.rounds())
-    hospitals = {member.hospital for member in roster.groups[gone[0]]}
+    hospitals = {member.hospital for member in driver.roster.groups[gone[0]]}
     assert removed == gone
     assert len(first.counted) == 8
     assert {one.hospital for one in second.dropped} == {one.hospital for one in last.dropped} == hospitals
