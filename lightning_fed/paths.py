@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from pathlib import Path
+from typing import IO
 
 
 def user_path(name: str | Path) -> Path:
@@ -34,3 +37,28 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hold(path: Path, seconds: float = 0.0) -> IO[str]:
+    """Hold a file for this process, until what is returned is closed or the process ends.
+
+    Args:
+        seconds: to wait for another process that holds it.
+
+    Raises:
+        BlockingIOError: another one still does. OSError: the file cannot be opened, or its system locks none.
+    """
+    end = time.monotonic() + seconds
+    file = path.open("a")
+    try:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.05)
+    except BaseException:
+        file.close()
+        raise

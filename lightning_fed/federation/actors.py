@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import GetTimeoutError, RayError
 
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.aggregator import Shard, Shards
-from lightning_fed.federation.cluster import Cluster
+from lightning_fed.federation.aggregator import Shards
+from lightning_fed.federation.cluster import Cluster, Seat
 from lightning_fed.federation.crew import Capacity, Lost, Place
 from lightning_fed.federation.lean import lean_imports
 from lightning_fed.federation.memory import keep_freed_memory, return_much_freed_memory
-from lightning_fed.secagg.masks import Mask, Words
-from lightning_fed.secagg.shard import slices
+from lightning_fed.federation.remote import LostError, fetch
+from lightning_fed.federation.shards import ActorShards
+from lightning_fed.paths import hold
+
+HOLD_SECONDS = 60.0
 
 if TYPE_CHECKING:
     from lightning_fed.data.images import ImageData
@@ -36,6 +37,7 @@ class HospitalActor:
         keep_freed_memory()
         with lean_imports():
             from lightning_fed.federation.site import Site
+        self.held = [] if output is None else [_hold_folder(output, member.hospital) for member in members]
         self.site = Site(experiment, data, members, output)
 
     def place(self) -> Place:
@@ -43,6 +45,12 @@ class HospitalActor:
         context = ray.get_runtime_context()
         gpus = context.get_accelerator_ids().get("GPU", [])
         return Place(context.get_node_id(), gpus[0] if gpus else None)
+
+    def come_back(self, rounds: Mapping[int, int]) -> Place:
+        """Take up the states that hospitals had at the end of `rounds`, in place of a process that was lost."""
+        for hospital, round in rounds.items():
+            self.site.restore(hospital, round)
+        return self.place()
 
     def work(self, method: str, *arguments: Any) -> Any:
         """A method of the site; of some tuples the driver passes all but the first value on by reference."""
@@ -52,10 +60,30 @@ class HospitalActor:
         return result
 
 
+def _hold_folder(output: Path, hospital: int) -> IO[str]:
+    """Be the one process that works as a hospital: two would charge one ledger.
+
+    One that was taken for lost may be about to end, and is waited for.
+
+    Raises:
+        InputError: another process does so for longer than `HOLD_SECONDS`.
+    """
+    folder = output / "hospitals" / str(hospital)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return hold(folder / ".lock", HOLD_SECONDS)
+    except BlockingIOError as error:
+        raise InputError(f"{folder}: another process works as this hospital; end it first") from error
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be held ({error.strerror}); put the run on a disk that can") from error
+
+
 class ActorCrew:
     """One actor for each group of hospitals, placed over the cluster.
 
-    Actors are never restarted or retried by Ray: a repeated call would train twice.
+    Actors are never restarted or retried by Ray: a repeated call would train twice. One that is lost comes back by
+    `revive` alone, with its hospitals' own states. Their calls are not told to Ray's dashboard, which would keep
+    each of them in memory for as long as the run lasts.
 
     Args:
         cluster: where. experiment: the whole run's. data: put into the object store once.
@@ -75,20 +103,23 @@ class ActorCrew:
         groups: Sequence[Sequence[Member]],
         output: Path | None,
     ) -> None:
-        self.cluster, self.settings = cluster, experiment.ray
-        self.actors_beside: list[Any] = []
-        reference = ray.put(data)
-        shell = ray.remote(max_restarts=0, max_task_retries=0)(HospitalActor)
-        self.actors: list[Any] = [
-            shell.options(**seat.options).remote(experiment, reference, group, output)
-            for seat, group in zip(cluster.seats(experiment.ray, len(groups)), groups, strict=True)
-        ]
+        self.cluster, self.experiment, self.groups, self.output = cluster, experiment, groups, output
+        self.shards: list[ActorShards] = []
+        self._data = ray.put(data)
+        self._coming: dict[Any, int] = {}
+        seats = cluster.seats(experiment.ray, len(groups))
+        self.actors: list[Any] = [self._actor(site, seat) for site, seat in enumerate(seats)]
         self.places: Sequence[Place] = self._places(experiment.ray.startup_timeout)
         self.capacity: Capacity = cluster.capacity(experiment.ray)
 
+    def _actor(self, site: int, seat: Seat) -> Any:
+        shell = ray.remote(max_restarts=0, max_task_retries=0)(HospitalActor)
+        arguments = (self.experiment, self._data, self.groups[site], self.output)
+        return shell.options(**seat.options, enable_task_events=False).remote(*arguments)
+
     def _places(self, timeout: float) -> list[Place]:
         try:
-            places: list[Place] = _get([actor.place.remote() for actor in self.actors], timeout)
+            places: list[Place] = fetch([actor.place.remote() for actor in self.actors], timeout)
         except GetTimeoutError:
             self.close()
             raise InputError(
@@ -98,8 +129,16 @@ class ActorCrew:
         return places
 
     def put(self, value: Any) -> Any:
-        """A reference to the value in the object store."""
-        return ray.put(value)
+        """A reference to the value in the object store.
+
+        Raises:
+            FederationError: the store is full, and the disk to which it spills.
+        """
+        try:
+            return ray.put(value)
+        except RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise FederationError(f"Ray's object store takes nothing more ({reason}); make room for it") from error
 
     def start(self, site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
         """Send the call; the ticket holds a reference to each object that comes of it."""
@@ -112,107 +151,48 @@ class ActorCrew:
         """Those whose first object is there; the others are handed on as references."""
         by_reference = {ticket[0]: ticket for ticket in tickets}
         ready, _ = ray.wait(list(by_reference), num_returns=1, timeout=seconds)
-        return [(by_reference[reference], _result(by_reference[reference])) for reference in ready]
+        return [(by_reference[reference], self._result(by_reference[reference])) for reference in ready]
+
+    def _result(self, ticket: tuple[Any, ...]) -> Any:
+        """What came of a call: the first object, with references to the others if there are any."""
+        site = self._coming.pop(ticket, None)
+        try:
+            first = fetch(ticket[0])
+        except (InputError, FederationError) as error:
+            if site is None and not isinstance(error, LostError):
+                raise
+            return Lost(str(error))  # what keeps a site from coming back is no end for the others
+        if site is not None:
+            self.places = [first if one == site else place for one, place in enumerate(self.places)]
+            now = self.cluster.capacity(self.experiment.ray)  # sites may be on nodes whose loss nobody has met yet
+            self.capacity = Capacity(self.capacity.per_node | now.per_node, now.per_gpu)
+        return (first, *ticket[1:]) if ticket[1:] else first
+
+    def revive(self, site: int, rounds: Mapping[int, int]) -> Any:
+        """A new actor on the old one's node, else on another that has room; the old one is ended for certain."""
+        ray.kill(self.actors[site])
+        seat = self.cluster.seat_again(self.experiment.ray, self.places[site].node)
+        if seat is None:
+            return None
+        self.actors[site] = self._actor(site, seat)
+        ticket = (self.actors[site].come_back.remote(rounds),)
+        self._coming[ticket] = site
+        return ticket
 
     def open_shards(self, count: int) -> Shards:
         """Actors that hold no CPU: on the driver's node, whose loss ends the run anyway, then on others."""
         here = ray.get_runtime_context().get_node_id()
-        others = sorted(node.id for node in self.cluster.usable(self.settings) if node.id != here)
-        shards = ActorShards(count, [here, *others])
-        self.actors_beside.extend(shards.actors)
+        others = sorted(node.id for node in self.cluster.usable(self.experiment.ray) if node.id != here)
+        shards = ActorShards(count, [here, *others], self.experiment.secagg.stage_timeout)
+        self.shards.append(shards)
         return shards
 
     def fetch(self, value: Any) -> Any:
         """The object, without a copy where it lies on this node."""
-        return _get(value)
+        return fetch(value)
 
     def close(self) -> None:
         """End the actors, and the cluster where it was started for them."""
-        for actor in [*self.actors, *self.actors_beside]:
+        for actor in [*self.actors, *(actor for shards in self.shards for actor in shards.actors)]:
             ray.kill(actor)
         self.cluster.close()
-
-
-class ActorShards:
-    """One actor for each shard of the aggregator; slices reach it from hospitals by reference.
-
-    A hospital's slices are sent when those of the one before are in, so that a shard never has more than one in
-    hand and one on its way.
-    """
-
-    def __init__(self, count: int, nodes: Sequence[str]) -> None:
-        self.count = count
-        shell = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Shard)
-        strategies = [NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
-        self.actors: list[Any] = [
-            shell.options(scheduling_strategy=strategies[shard % len(strategies)]).remote()
-            for shard in range(count)
-        ]
-        self._adding: list[Any] = []
-
-    def begin(self, length: int, ring_bits: int) -> None:
-        """Start a round's sum of vectors of a length; what is left of a round before it is dropped."""
-        self._adding = []
-        begun = [
-            actor.begin.remote(start, stop, ring_bits)
-            for actor, (start, stop) in zip(self.actors, slices(length, self.count), strict=True)
-        ]
-        _get(begun)
-
-    def add(self, parts: Sequence[Any]) -> None:
-        """Hand references on."""
-        _get(self._adding)
-        self._adding = [actor.add.remote(part) for actor, part in zip(self.actors, parts, strict=True)]
-
-    def open(self, masks: Sequence[Mask]) -> Words:
-        """Take the masks away, all shards at the same time."""
-        _get(self._adding)
-        self._adding = []
-        reference = ray.put(masks)
-        return np.concatenate(_get([actor.open.remote(reference) for actor in self.actors]))
-
-
-class LostError(FederationError):
-    """An actor, its node or an object is gone."""
-
-
-def _result(ticket: tuple[Any, ...]) -> Any:
-    """What came of a call: the first object, with references to the others if there are any."""
-    try:
-        first = _get(ticket[0])
-    except LostError as error:
-        return Lost(str(error))
-    return (first, *ticket[1:]) if ticket[1:] else first
-
-
-def _get(reference: Any, timeout: float | None = None) -> Any:
-    """The object, or the objects of a list.
-
-    Raises:
-        InputError, FederationError: as the actor raised it.
-        LostError: the actor, its node or the object is gone, with Ray's reason.
-        GetTimeoutError: it did not come in time.
-    """
-    try:
-        return ray.get(reference, timeout=timeout)
-    except GetTimeoutError:
-        raise
-    except RayTaskError as error:
-        if isinstance(error.cause, InputError | FederationError):
-            raise error.cause from None
-        if isinstance(error.cause, RayError):
-            raise LostError(f"an object that a hospital sent was lost ({type(error.cause).__name__})") from error
-        raise
-    except RayError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raised_here = [line for line in lines if "lightning_fed.errors.InputError:" in line]
-        if raised_here:  # in the actor's construction, of which Ray keeps the text alone
-            raise InputError(raised_here[-1].split("InputError:", 1)[1].strip()) from None
-        raise LostError(f"a hospital's process or its update was lost ({_cause(lines)})") from error
-
-
-def _cause(lines: Sequence[str]) -> str:
-    """Ray's reason in a few words: its last line, unless that is a page of advice on memory."""
-    if any("out of memory" in line.lower() or "OOM" in line for line in lines):
-        return "Ray ended it because its node was short of memory; let fewer hospitals train at the same time"
-    return lines[-1]

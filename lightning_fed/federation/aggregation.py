@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lightning_fed.experiment import Experiment, Federation
-from lightning_fed.federation.aggregator import Shards
+from lightning_fed.federation.aggregator import Shards, ShardsLostError
 from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.enrolment import directory_of, encoding_of, terms_of
 from lightning_fed.federation.faults import LAST_BEFORE_UPLOAD, uploads
@@ -81,6 +81,10 @@ class Aggregation(Protocol):
         """
         ...
 
+    def absent(self, hospitals: Iterable[int]) -> None:
+        """The processes of some hospitals are lost, with all that they had not written down."""
+        ...
+
     @property
     def parts(self) -> int:
         """In how many parts a hospital sends its update in this round."""
@@ -122,6 +126,9 @@ class PlainAggregation:
         self._sent: dict[int, tuple[int, Any]] = {}
         self._expected = [hospital for hospital in cohort if hospital not in self.lost]
         return self._expected
+
+    def absent(self, hospitals: Iterable[int]) -> None:
+        """They do their work again when they are back."""
 
     def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital has sent."""
@@ -166,6 +173,8 @@ class SecAggPlus:
         self.conductor = Conductor(terms, directory, self._ask)
         self.session: Session | None = None
         self.outside: dict[int, str] = {}
+        self._uploaded: list[int] = []
+        self._broken: str | None = None
 
     @property
     def fewest(self) -> int:
@@ -190,14 +199,17 @@ class SecAggPlus:
     def begin(self, round: int, cohort: Sequence[int], gone: Mapping[int, str]) -> list[int]:
         """Set up a session unless the present one serves this round too."""
         self._round, self._gone = round, gone
-        self._uploaded: list[int] = []
+        self._uploaded, self._broken = list[int](), None
         self.conductor.forget()
         session, self.session = self.session, None
         if session is None or not session.serves(round):
             session = self._set_up(round, cohort)
         self.session = session
         self.conductor.lost.update(self.outside)
-        self.shards.begin(self.terms.length, self.terms.encoding.ring_bits)
+        try:
+            self.shards.begin(self.terms.length, self.terms.encoding.ring_bits)
+        except ShardsLostError as error:
+            raise RoundAbortedError(str(error)) from error
         there = (hospital for hospital in session.sharers if self._is_there(hospital, "receive"))
         return [hospital for hospital in there if hospital not in self.outside]
 
@@ -215,17 +227,33 @@ class SecAggPlus:
         self.outside = outside | self.conductor.lost
         return session
 
+    def absent(self, hospitals: Iterable[int]) -> None:
+        """A hospital's keys for the present session are gone with its process."""
+        for hospital in hospitals:
+            self.outside[hospital] = LAST_BEFORE_UPLOAD
+            if hospital not in self._uploaded:
+                self.conductor.lost.setdefault(hospital, LAST_BEFORE_UPLOAD)
+
     def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital's masked slices go on to the shards."""
-        self.shards.add(parts)
-        self._uploaded.append(hospital)
+        try:
+            self.shards.add(hospital, parts)
+            self._uploaded.append(hospital)
+        except ShardsLostError as error:
+            self._broken = str(error)
 
     def close(self) -> Aggregate:
         """Open the sum; a round that cannot be opened ends its session."""
         assert self.session is not None
         session, self.session = self.session, None
-        unmasking = self.conductor.open(session, self._round, self._uploaded)
-        total = self.shards.open(unmasking.masks)
+        try:
+            uploaded = self.shards.added()
+            if self._broken is not None:
+                raise ShardsLostError(self._broken)
+            unmasking = self.conductor.open(session, self._round, uploaded)
+            total = self.shards.open(unmasking.masks)
+        except ShardsLostError as error:
+            raise RoundAbortedError(str(error)) from error
         mean = self.mean_of(total, unmasking.survivors)
         self.session = session
         return Aggregate(mean, unmasking.survivors)
@@ -269,6 +297,9 @@ class AdditiveAggregation:
         if len(self._expected) < SMALLEST_COHORT:
             raise RoundAbortedError(f"{len(self._expected)} hospitals share; {SMALLEST_COHORT} are needed")
         return [hospital for hospital in self._expected if hospital not in gone]
+
+    def absent(self, hospitals: Iterable[int]) -> None:
+        """They do their work again when they are back."""
 
     def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital has shared its vector out."""

@@ -47,16 +47,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Seat:
-    """An actor's node and what it reserves there for its life."""
+    """An actor's node, what it reserves there for its life, and whether another node would do too."""
 
     node: str
     cpus: float
     gpus: float
+    anywhere: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
         """As `ray.remote` takes them."""
-        strategy = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        strategy = NodeAffinitySchedulingStrategy(self.node, soft=self.anywhere)
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": strategy}
 
 
@@ -135,6 +136,23 @@ class Cluster:
         for _ in range(actors):
             chosen.append(min(nodes, key=lambda node: (chosen.count(node) + 1) / node.slots(settings)))
         return [_seat(node, settings, chosen.count(node)) for node in chosen]
+
+    def seat_again(self, settings: Ray, node: str) -> Seat | None:
+        """For an actor in place of one that was lost on `node`: there, or where there is most room.
+
+        It reserves no CPU, so as to fit beside those that do, since hospitals take turns on a node's CPUs anyway,
+        and of a GPU what is free. None where no node has any.
+        """
+        try:
+            nodes = self.usable(settings)
+        except InputError:
+            return None
+        wanted = settings.gpus_per_hospital
+        room = [one for one in nodes if not wanted or one.free_gpus >= SMALLEST_SHARE]
+        if not room:
+            return None
+        chosen = min(room, key=lambda one: (one.id != node, -one.free_cpus))
+        return Seat(chosen.id, 0.0, _share(min(wanted, chosen.free_gpus)) if wanted else 0.0, anywhere=True)
 
     def close(self) -> None:
         """Leave the cluster; a local one ends."""

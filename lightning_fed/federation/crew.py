@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,6 +64,14 @@ class Crew(Protocol):
         """
         ...
 
+    def revive(self, site: int, rounds: Mapping[int, int]) -> Any:
+        """Begin to bring a lost site back, with its hospitals' states of the end of `rounds` (hospital -> round).
+
+        Returns:
+            The ticket for `wait`, which gives `Lost` where it did not come; None where sites do not come back.
+        """
+        ...
+
     def open_shards(self, count: int) -> Shards:
         """Start the aggregator's shards."""
         ...
@@ -106,6 +114,9 @@ class LocalCrew:
     def fetch(self, value: Any) -> Any:
         """The value."""
         return value
+
+    def revive(self, site: int, rounds: Mapping[int, int]) -> None:
+        """This process is not lost."""
 
     def open_shards(self, count: int) -> Shards:
         """In this process."""

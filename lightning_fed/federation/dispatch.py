@@ -1,6 +1,7 @@
 """Which work starts where and when: sites work one thing at a time, nodes and GPUs as many as they hold.
 
-A site that works may be sent its next work ahead (`Crew.ahead`), so as not to wait for the driver in between.
+A site that works may be sent its next work ahead (`Crew.ahead`), so as not to wait for the driver in between. A
+site whose process is lost is called back (`recall`), and meanwhile counts as gone.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from typing import Any
 from lightning_fed.errors import FederationError
 from lightning_fed.federation.crew import Crew, Lost
 
+MOST_LOSSES = 3
+"""How often the same work, or a site that is called back, may be lost before nobody tries again."""
+
 
 def _forget(result: Any) -> None:
     """Nothing is done with it."""
+
+
+def _nobody(site: int) -> None:
+    """Nothing is done with it, and no site comes back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +35,9 @@ class Job:
         site: which, or None for any. method, arguments: what. done: receives the result.
         apart: last values of the result that stay where they are, see `Crew.start`.
         lost: told the reason when the site is gone; without it the run ends. Work for any site goes to another.
+        again: wait for a site that is called back, and do it there.
         deadline: by `time.monotonic()`, after which the result is not waited for; None waits.
+        limit: seconds from its start, likewise.
         late: told at the deadline; without it the run ends. afterwards: receives what comes of it later.
     """
 
@@ -37,20 +47,51 @@ class Job:
     done: Callable[[Any], None]
     apart: int = 0
     lost: Callable[[str], None] | None = None
+    again: bool = False
     deadline: float | None = None
+    limit: float | None = None
     late: Callable[[], None] | None = None
     afterwards: Callable[[Any], None] = _forget
 
 
-class Dispatcher:
-    """Starts queued jobs in their order as sites and slots become free."""
+@dataclass(frozen=True)
+class Running:
+    """A job at a site: in which of the site's lives, and until when it is waited for."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
+    site: int
+    job: Job
+    life: int
+    deadline: float | None
+
+
+class Dispatcher:
+    """Starts queued jobs in their order as sites and slots become free.
+
+    Args:
+        crew: does the work.
+        revive: begins to bring a lost site back; a ticket whose result says whether it is (`Lost`), or None where
+            it cannot be.
+        left, returned: told of a site that is lost, and of one that is back.
+        patience: seconds that a site has for coming back; None waits.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        revive: Callable[[int], Any] = _nobody,
+        left: Callable[[int], None] = _nobody,
+        returned: Callable[[int], None] = _nobody,
+        patience: float | None = None,
+    ) -> None:
+        self.crew, self.revive, self.left, self.returned, self.patience = crew, revive, left, returned, patience
         self.queue: list[Job] = []
-        self.running: dict[Any, tuple[int, Job]] = {}
+        self.running: dict[Any, Running] = {}
         self.gone: dict[int, str] = {}
         self.given_up: set[Job] = set()
+        self.coming: dict[Any, tuple[int, float | None]] = {}
+        self._lives: Counter[int] = Counter()
+        self._failures: Counter[int] = Counter()
+        self._losses: Counter[Job] = Counter()
 
     @property
     def slots(self) -> int:
@@ -62,7 +103,7 @@ class Dispatcher:
         self.queue.extend(jobs)
 
     def step(self) -> None:
-        """Start what can start, then wait for at least one job, or deadline, and hand on what is done.
+        """Start what can start, then wait for at least one job, site or deadline, and hand on what is done.
 
         Raises:
             FederationError: a site is gone or late whose job says nothing of that, or all of them are gone.
@@ -70,61 +111,109 @@ class Dispatcher:
         moved = self._start_all() + self._give_up_late()
         if moved and not self.running:
             return
-        if not self.running:
+        if not self.running and not self.coming:
             if len(self.gone) == len(self.crew.places):
                 raise FederationError(next(iter(self.gone.values())))
             raise RuntimeError(f"{len(self.queue)} jobs wait and none can start")
-        for ticket, result in self.crew.wait(list(self.running), self._patience()):
-            site, job = self.running.pop(ticket)
-            if isinstance(result, Lost):
-                self.gone[site] = result.reason
-                if job not in self.given_up:
-                    self._lose(job, result.reason)
-                elif job.lost is not None:
-                    job.lost(result.reason)
-            elif job in self.given_up:
-                job.afterwards(result)
+        for ticket, result in self.crew.wait([*self.running, *self.coming], self._time_left()):
+            if ticket in self.coming:
+                self._came(self.coming.pop(ticket)[0], result)
             else:
-                job.done(result)
-            self.given_up.discard(job)
+                self._ended(self.running.pop(ticket), result)
         self._give_up_late()
         self._start_all()
+
+    def _ended(self, running: Running, result: Any) -> None:
+        job = running.job
+        if isinstance(result, Lost):
+            if running.life == self._lives[running.site] and running.site not in self.gone:
+                self._lose_site(running.site, result.reason)
+            if job not in self.given_up:
+                self._lose(job, result.reason)
+            elif job.lost is not None:
+                job.lost(result.reason)
+        elif job in self.given_up:
+            job.afterwards(result)
+        else:
+            job.done(result)
+        self.given_up.discard(job)
+
+    def _lose_site(self, site: int, reason: str) -> None:
+        self.gone[site] = reason
+        self._lives[site] += 1
+        self.left(site)
+        self._recall(site)
+
+    def recall(self) -> None:
+        """Call back every site that is gone, unless it failed to come too often."""
+        coming = {site for site, _ in self.coming.values()}
+        for site in sorted(set(self.gone) - coming):
+            self._recall(site)
+
+    def _recall(self, site: int) -> None:
+        ticket = self.revive(site) if self._failures[site] < MOST_LOSSES else None
+        if ticket is not None:
+            self.coming[ticket] = site, None if self.patience is None else time.monotonic() + self.patience
+
+    def _came(self, site: int, result: Any) -> None:
+        if isinstance(result, Lost):
+            self.gone[site] = result.reason
+            self._failures[site] += 1
+            self._recall(site)
+            return
+        del self.gone[site]
+        self._failures.pop(site, None)
+        self.returned(site)
 
     def give_up(self, job: Job) -> None:
         """Wait for a job no longer: one that has not started never will, of another `afterwards` is told."""
         if job in self.queue:
             self.queue.remove(job)
-        elif any(job is running for _, running in self.running.values()):
+        elif any(job is running.job for running in self.running.values()):
             self.given_up.add(job)
 
-    def _awaited(self) -> list[Job]:
-        """Jobs with a deadline that somebody still waits for."""
-        jobs = [*self.queue, *(job for _, job in self.running.values())]
-        return [job for job in jobs if job.deadline is not None and job not in self.given_up]
+    def _awaited(self) -> list[tuple[Job, float]]:
+        """Jobs that somebody still waits for, but not for ever, and until when."""
+        found = [(job, job.deadline) for job in self.queue]
+        found += [(running.job, running.deadline) for running in self.running.values()]
+        return [(job, end) for job, end in found if end is not None and job not in self.given_up]
 
-    def _patience(self) -> float | None:
+    def _time_left(self) -> float | None:
         """Seconds until the next deadline, None without any."""
-        deadlines = [job.deadline for job in self._awaited() if job.deadline is not None]
-        return max(min(deadlines) - time.monotonic(), 0.0) if deadlines else None
+        ends = [end for _, end in self._awaited()] + [end for _, end in self.coming.values() if end is not None]
+        return max(min(ends) - time.monotonic(), 0.0) if ends else None
 
     def _give_up_late(self) -> int:
-        """Tell the jobs whose deadline is over; how many there were."""
+        """Tell the jobs whose deadline is over, and call back sites anew; how many there were."""
         now = time.monotonic()
-        late = [job for job in self._awaited() if job.deadline is not None and job.deadline <= now]
+        late = [job for job, end in self._awaited() if end <= now]
         for job in late:
             self.give_up(job)
             if job.late is None:
                 raise FederationError(f"no answer to '{job.method}' in the time that the experiment allows")
             job.late()
-        return len(late)
+        missing = [ticket for ticket, (_, end) in self.coming.items() if end is not None and end <= now]
+        for ticket in missing:
+            site, _ = self.coming.pop(ticket)
+            self._came(site, Lost(f"{self.gone[site]}; it did not come back in {self.patience:g} s"))
+        return len(late) + len(missing)
 
     def _lose(self, job: Job, reason: str) -> None:
         if job.site is None and len(self.gone) < len(self.crew.places):
+            self.queue.insert(0, job)
+            return
+        self._losses[job] += 1
+        if self._waits(job) and self._losses[job] < MOST_LOSSES:
             self.queue.insert(0, job)
         elif job.lost is None:
             raise FederationError(reason)
         else:
             job.lost(reason)
+
+    def _waits(self, job: Job) -> bool:
+        """Whether a job can be done once a site is back."""
+        coming = [site for site, _ in self.coming.values()]
+        return bool(coming) if job.site is None else job.again and job.site in coming
 
     def run_until(self, finished: Callable[[], bool]) -> None:
         """Step until `finished` says so."""
@@ -134,11 +223,11 @@ class Dispatcher:
     def _start_all(self) -> int:
         """Start what can start; how many jobs were for sites that are gone."""
         waiting: list[Job] = []
-        lost = []
+        lost: list[Job] = []
         held_back = False  # work that waits for room, which work sent ahead would keep from it
         for job in self.queue:
             if job.site in self.gone:
-                lost.append(job)
+                (waiting if self._waits(job) else lost).append(job)
                 continue
             site = self._site_for(job)
             if site is None and not held_back and self._goes_ahead(job):
@@ -147,13 +236,18 @@ class Dispatcher:
                 waiting.append(job)
                 held_back = held_back or self._at(job.site) == 0
             else:
-                ticket = self.crew.start(site, job.method, job.arguments, job.apart)
-                self.running[ticket] = (site, job)
+                self._start(site, job)
         self.queue = waiting
         for job in lost:
             assert job.site is not None
             self._lose(job, self.gone[job.site])
         return len(lost)
+
+    def _start(self, site: int, job: Job) -> None:
+        end = None if job.limit is None else time.monotonic() + job.limit
+        ends = [end for end in (end, job.deadline) if end is not None]
+        ticket = self.crew.start(site, job.method, job.arguments, job.apart)
+        self.running[ticket] = Running(site, job, self._lives[site], min(ends, default=None))
 
     def _site_for(self, job: Job) -> int | None:
         candidates = range(len(self.crew.places)) if job.site is None else [job.site]
@@ -165,17 +259,18 @@ class Dispatcher:
 
     def _at(self, site: int | None) -> int:
         """How many jobs a site has."""
-        return sum(running == site for running, _ in self.running.values())
+        return sum(running.site == site for running in self.running.values())
 
     def _goes_ahead(self, job: Job) -> bool:
         """Whether a job can wait at its own site, which is busy, for the work there to end."""
         return job.site is not None and 1 <= self._at(job.site) <= self.crew.ahead
 
     def _is_free(self, site: int) -> bool:
+        """Whether a site can work now; one that is late takes no other's room."""
         places, capacity = self.crew.places, self.crew.capacity
-        busy = {running for running, _ in self.running.values()}
+        awaited = {one.site for one in self.running.values() if one.job not in self.given_up}
         place = places[site]
-        on_node = sum(places[other].node == place.node for other in busy)
-        on_gpu = sum(places[other] == place for other in busy)
+        on_node = sum(places[other].node == place.node for other in awaited)
+        on_gpu = sum(places[other] == place for other in awaited)
         gpu_is_free = place.gpu is None or on_gpu < max(capacity.per_gpu, 1)
-        return site not in busy and on_node < capacity.per_node[place.node] and gpu_is_free
+        return self._at(site) == 0 and on_node < capacity.per_node[place.node] and gpu_is_free

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
 from lightning_fed.federation.faults import available, dropouts
 from lightning_fed.federation.protection import epsilon_after, ledger_of
+from lightning_fed.federation.reach import Reach
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.strategy import GlobalModel, choose_cohort
 from lightning_fed.federation.timetable import Timetable, timetable
@@ -36,9 +36,6 @@ from lightning_fed.tracking.records import (
     TrainedRound,
     mean_of,
 )
-
-IN_TIME = ("secagg", "add_shares", "affords")
-"""What hospitals are asked between trainings: one that is still busy with an old round is not waited for."""
 
 
 @dataclass
@@ -98,7 +95,9 @@ class Driver:
     ) -> None:
         self.experiment, self.data, self.roster, self.crew = experiment, data, roster, crew
         self.checkpoints, self.on_fit, self.on_close = checkpoints, on_fit, on_close
-        self.dispatcher = Dispatcher(crew)
+        patience = experiment.ray.startup_timeout
+        self.dispatcher = Dispatcher(crew, self._revive, self._left, self._returned, patience)
+        self._reach = Reach(experiment, roster, self.dispatcher)
         self.model = model
         self.aggregation = open_aggregation(
             experiment, len(model.weights), roster.doses, crew, self.dispatcher.slots, self._reach
@@ -108,6 +107,7 @@ class Driver:
         self._epsilons = [0.0] * experiment.federation.hospitals
         self._last_rounds: dict[int, int] = {}
         self._failed_in_a_row = 0
+        self._back: set[int] = set()
 
     def resume(self) -> None:
         """Go on from the last whole checkpoint, if there is one; hospitals take up their own states.
@@ -131,6 +131,30 @@ class Driver:
         self._failed_in_a_row = checkpoint.failed_in_a_row
         self.aggregation.outside = dict(checkpoint.outside)
         self._reach("restore", {hospital: (round,) for hospital, round in self._last_rounds.items()})
+
+    def _hospitals_of(self, site: int) -> list[int]:
+        return [member.hospital for member in self.roster.groups[site]]
+
+    def _revive(self, site: int) -> Any:
+        hospitals = self._hospitals_of(site)
+        rounds = {one: self._last_rounds[one] for one in hospitals if one in self._last_rounds}
+        return self.crew.revive(site, rounds)
+
+    def _left(self, site: int) -> None:
+        self.aggregation.absent(self._hospitals_of(site))
+
+    def _returned(self, site: int) -> None:
+        self._back.update(self._hospitals_of(site))
+
+    def _await_enough(self) -> None:
+        """Wait for sites that are called back where too few hospitals are there without them."""
+        self.dispatcher.recall()
+
+        def enough() -> bool:
+            there = (site for site in range(len(self.roster.groups)) if site not in self.dispatcher.gone)
+            return sum(len(self.roster.groups[site]) for site in there) >= self.aggregation.fewest
+
+        self.dispatcher.run_until(lambda: enough() or not self.dispatcher.coming)
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what is left of the federation; after it `self.model` is the last global model."""
@@ -175,6 +199,7 @@ class Driver:
             self.roster,
             "test",
             self.crew.put(self.model.released),
+            self.dispatcher,
             hospitals=False,
         )
         self.dispatcher.submit(evaluation.jobs())
@@ -190,36 +215,6 @@ class Driver:
         test, own = ([answers[one][which] if one in answers else None for one in everybody] for which in (0, 1))
         return TeacherScores(tuple(test), tuple(own), mean_of(test), mean_of(own))
 
-    def _reach(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Mapping[int, Any]:
-        """Call a method of some hospitals' sites and wait; results by hospital, without those that are gone.
-
-        Each site is called once, with the arguments of its hospitals side by side, which are as many for each. Of
-        what `IN_TIME` names, answers are waited for `secagg.stage_timeout` seconds.
-        """
-        deadline = time.monotonic() + self.experiment.secagg.stage_timeout if method in IN_TIME else None
-        by_site: dict[int, list[int]] = {}
-        for hospital in arguments:
-            by_site.setdefault(self.roster.site_of[hospital], []).append(hospital)
-        results: dict[int, Any] = {}
-        done: list[dict[int, Any]] = []
-        missing: list[str] = []
-        self.dispatcher.submit(
-            Job(
-                site,
-                "each",
-                (method, hospitals, *itertools.chain.from_iterable(arguments[one] for one in hospitals)),
-                done.append,
-                lost=missing.append,
-                deadline=deadline,
-                late=lambda: missing.append("late"),
-            )
-            for site, hospitals in by_site.items()
-        )
-        self.dispatcher.run_until(lambda: len(done) + len(missing) == len(by_site))
-        for answers in done:
-            results |= answers
-        return results
-
     def _evaluation_of(self, done: TrainedRound | None) -> Evaluation | None:
         """The measurement that is due after a round, if one is."""
         if done is None:
@@ -230,7 +225,7 @@ class Driver:
     def _evaluation(self) -> Evaluation:
         split = self.experiment.evaluation.split
         weights = self.crew.put(self.model.released)
-        return Evaluation(self.experiment, self.data, self.roster, split, weights)
+        return Evaluation(self.experiment, self.data, self.roster, split, weights, self.dispatcher)
 
     def _able(self, number: int) -> set[int]:
         """The hospitals whose privacy budget pays for a round."""
@@ -269,6 +264,7 @@ class Driver:
     def _start_round(self, number: int, able: set[int], evaluation: Evaluation | None) -> OpenRound:
         """Queue the round: as many fits as there is room for, the last round's evaluation, the other fits."""
         experiment = self.experiment
+        self._await_enough()
         there = available(experiment, number, able)
         cohort = choose_cohort(experiment.federation, stream(experiment.seed, "cohort", number), there)
         spent = [hospital for hospital in range(experiment.federation.hospitals) if hospital not in able]
@@ -328,7 +324,8 @@ class Driver:
             if self.experiment.privacy.guarantees:  # it may have charged the round before it was lost
                 self._spend(hospital, self._ledger(hospital).spent)
 
-        limit = self.experiment.federation.round_timeout
+        experiment = self.experiment
+        limit = experiment.federation.round_timeout
         return Job(
             self.roster.site_of[hospital],
             "fit",
@@ -336,6 +333,7 @@ class Driver:
             arrived,
             apart=parts,
             lost=lost,
+            again=experiment.secagg.protocol != "secagg_plus",
             deadline=None if limit is None or round.timetable is not None else time.monotonic() + limit,
             late=lambda: round.give_up(hospital),
             afterwards=afterwards,
@@ -371,6 +369,7 @@ class Driver:
             failed=round.failed,
             spent=tuple(sorted(round.spent)),
             late=tuple(sorted(round.late)),
+            returned=tuple(sorted(self._back)),
             simulated_seconds=None if round.timetable is None else round.timetable.seconds,
             epsilon_by_hospital=tuple(self._epsilons) if self.experiment.privacy.guarantees else None,
         )
@@ -389,6 +388,7 @@ class Driver:
                     self.experiment.fingerprint,
                 )
             )
+        self._back = set()
         self.on_close(self.done)
         if self._failed_in_a_row > self.experiment.faults.max_failed_rounds:
             self._refuse_failure()

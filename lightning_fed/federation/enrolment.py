@@ -156,7 +156,8 @@ def _read_pinned(output: Path) -> list[str]:
         if not keys or [int(hospital) for hospital, _ in lines] != list(range(len(lines))):
             raise ValueError("hospitals are missing")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the hospitals' public keys cannot be read ({error}); put it back") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: the hospitals' public keys cannot be read ({reason}); put it back") from error
     return keys
 
 

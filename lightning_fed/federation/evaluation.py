@@ -11,12 +11,16 @@ import numpy as np
 import torch
 
 from lightning_fed.data.images import ImageData
+from lightning_fed.errors import FederationError
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.dispatch import Job
+from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.site import Shard
 from lightning_fed.models.metrics import score
 from lightning_fed.tracking.records import HospitalScore, Released
+
+MOST_LIMITS = 4
+"""Of a round's time limit, after which a measurement is given up."""
 
 
 class Evaluation:
@@ -24,7 +28,7 @@ class Evaluation:
 
     Args:
         experiment, data, roster: the run's. split: `validation` or `test`. weights: as the crew put them.
-        hospitals: whether the hospitals score the model too.
+        dispatcher: gets the work. hospitals: whether the hospitals score the model too.
     """
 
     def __init__(
@@ -34,35 +38,50 @@ class Evaluation:
         roster: Roster,
         split: str,
         weights: Any,
+        dispatcher: Dispatcher,
         hospitals: bool = True,
     ) -> None:
-        self.split, self.weights = split, weights
+        self.split, self.weights, self.dispatcher = split, weights, dispatcher
         self.labels = data.split(split).labels
         self.batch_size = experiment.evaluation.batch_size
         self.site_of = roster.site_of if hospitals and experiment.data.validation > 0 else {}
         self.shards: list[Shard] = []
         self.scores: list[HospitalScore | None] = []
         self.limit = experiment.federation.round_timeout
+        self.again = experiment.secagg.protocol != "secagg_plus"
 
     def jobs(self) -> list[Job]:
         """The work: a shard is one batch, so that the result does not depend on who does it."""
-        return [self._shard_job(start) for start in range(0, len(self.labels), self.batch_size)] + [
+        end = None if self.limit is None else time.monotonic() + MOST_LIMITS * self.limit
+        starts = range(0, len(self.labels), self.batch_size)
+        return [self._shard_job(start, end) for start in starts] + [
             Job(
                 site,
                 "score_hospital",
                 (hospital, self.weights),
                 self.scores.append,
                 lost=lambda _: self.scores.append(None),
-                deadline=None if self.limit is None else time.monotonic() + self.limit,
+                again=self.again,
+                limit=self.limit,
                 late=lambda: self.scores.append(None),
             )
             for hospital, site in self.site_of.items()
         ]
 
-    def _shard_job(self, start: int) -> Job:
+    def _shard_job(self, start: int, end: float | None) -> Job:
+        """One batch; where a site does not answer in time, another one is asked, until `end`."""
         stop = min(start + self.batch_size, len(self.labels))
         done: Callable[[Any], None] = self.shards.append
-        return Job(None, "evaluate", (self.split, start, stop, self.weights), done)
+
+        def late() -> None:
+            if end is not None and time.monotonic() >= end:
+                raise FederationError(
+                    f"nobody measured the model in {MOST_LIMITS} times federation.round_timeout ({self.limit:g} s)"
+                )
+            self.dispatcher.submit([self._shard_job(start, end)])
+
+        arguments = (self.split, start, stop, self.weights)
+        return Job(None, "evaluate", arguments, done, limit=self.limit, deadline=end, late=late)
 
     @property
     def finished(self) -> bool:

@@ -42,6 +42,8 @@ def write_whole(path: Path, content: Any) -> None:
         os.replace(part, path)
         sync_folder(path.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # it may be what fills the disk
         raise FederationError(f"{path}: cannot be written ({error.strerror})") from error
 
 
@@ -58,7 +60,8 @@ def read_whole(path: Path) -> dict[str, Any]:
             raise ValueError("its check does not fit")
         content: dict[str, Any] = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
-        raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); put back the file") from error
+        reason = error if isinstance(error, ValueError) else type(error).__name__
+        raise InputError(f"{path}: not a whole checkpoint ({reason}); put back the file") from error
     return content
 
 
@@ -106,7 +109,9 @@ class HospitalStates(RoundFiles):
         self.hospital = hospital
 
     def save(self, round: int, content: dict[str, Any]) -> Path:
-        """Write a round's state under the hospital's number."""
+        """Write a round's state under the hospital's number; those of later rounds, which come again, go."""
+        for later in [found for found in self.rounds() if found > round]:
+            self.path(later).unlink(missing_ok=True)
         return super().save(round, {"hospital": self.hospital, **content})
 
     def later(self, round: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -116,13 +121,11 @@ class HospitalStates(RoundFiles):
                 yield found, read_whole(self.path(found))
 
     def load(self, round: int) -> dict[str, Any]:
-        """The state of `round`; later ones, of rounds that will be trained again, are removed.
+        """The state of `round`.
 
         Raises:
             InputError: it is missing, damaged, or another hospital's.
         """
-        for later in [found for found in self.rounds() if found > round]:
-            self.path(later).unlink(missing_ok=True)
         path = self.path(round)
         state = read_whole(path)
         if state.pop("hospital", None) != self.hospital:

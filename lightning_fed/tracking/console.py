@@ -99,6 +99,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"hospitals {len(trained.counted)}{_spent(record)}"
         + (f"  budget spent: {len(trained.spent)} left out" if trained.spent else "")
         + (f"  late {len(trained.late)}" if trained.late else "")
+        + (f"  back {len(trained.returned)}" if trained.returned else "")
         + (f"  no new model: {trained.failed}" if trained.failed else "")
     )
 

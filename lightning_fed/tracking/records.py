@@ -108,6 +108,7 @@ class TrainedRound:
         counted: those whose updates are in the new model. dropped: those that were lost, and where.
         refusals: what hospitals said no to. failed: why there is no new model; None where there is one.
         spent: hospitals whose privacy budget did not pay for the round. late: those that it did not wait for.
+        returned: those whose process had been lost, and that came back from their own states.
         simulated_seconds: until the round closed, where speeds are simulated.
         epsilon_by_hospital: of every hospital after the round, 0 before its first; None without noise.
     """
@@ -124,6 +125,7 @@ class TrainedRound:
     failed: str | None = None
     spent: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+    returned: tuple[int, ...] = ()
     simulated_seconds: float | None = None
     epsilon_by_hospital: tuple[float, ...] | None = None
 
@@ -136,7 +138,7 @@ class TrainedRound:
         """The round that `as_dict` gave."""
         reports = tuple(FitReport.from_dict(report) for report in values["reports"])
         dropped = tuple(Dropped(**lost) for lost in values["dropped"])
-        names = ("cohort", "counted", "refusals", "spent", "late", "epsilon_by_hospital")
+        names = ("cohort", "counted", "refusals", "spent", "late", "returned", "epsilon_by_hospital")
         lists = {name: tuple(values[name]) for name in names if values.get(name) is not None}
         return TrainedRound(**{**values, **lists, "reports": reports, "dropped": dropped})
 
@@ -197,6 +199,7 @@ class RoundRecord:
                 "failed": self.trained.failed,
                 "spent": list(self.trained.spent),
                 "late": list(self.trained.late),
+                "returned": list(self.trained.returned),
             },
             "released": ({} if self.released is None else asdict(self.released)) | self._epsilon(),
             "diagnostic": {

@@ -95,13 +95,17 @@ def test_rounds_beyond_the_five_digits_are_still_in_order(tmp_path: Path) -> Non
     assert files.rounds() == [100_000, 100_001]
 
 
-def test_a_hospital_loads_the_state_of_the_very_round_and_drops_later_ones(tmp_path: Path) -> None:
+def test_a_hospital_loads_the_very_rounds_state_and_drops_later_ones_once_it_trains(
+    tmp_path: Path,
+) -> None:
     states = HospitalStates(tmp_path, 3)
     for round in (4, 7):
         states.save(round, {"round": round})
     assert states.path(7) == tmp_path / "hospitals" / "3" / "state-00007.pt"
     assert states.load(7) == {"round": 7}
     assert states.load(4) == {"round": 4}
+    assert states.rounds() == [4, 7], "to look is not to change"
+    states.save(4, {"round": 4})
     assert states.rounds() == [4]
 
 

@@ -64,6 +64,7 @@ def test_a_line_tells_who_is_in_the_sum_and_who_was_lost_where() -> None:
         "failed": None,
         "spent": [],
         "late": [],
+        "returned": [],
     }
 
 
