@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -19,6 +20,42 @@ from lightning_fed.paths import user_path
 FREE_FORM = ("model.init_args", "federation.server_options", "training.optimizer_options")
 KINDS = {"float": "a finite number", "int": "a whole number", "bool": "true or false"}
 SWITCHES = ("config", "print_config", "help")
+MERGE = "tag:yaml.org,2002:merge"
+
+
+class RepeatedKeyError(yaml.YAMLError):
+    """A mapping gives one key twice; YAML itself would take the last without a word."""
+
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(key, line)
+        self.key, self.line = key, line
+
+
+class OnceLoader(yaml.SafeLoader):
+    """YAML's safe loader, which takes each key of a mapping once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping, unless a key is there twice."""
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                if key.value in seen:
+                    raise RepeatedKeyError(key.value, key.start_mark.line + 1)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file of the user holds.
+
+    Raises:
+        InputError: a key is given twice.
+        OSError, UnicodeDecodeError, yaml.YAMLError: it cannot be read.
+    """
+    try:
+        return yaml.load(path.read_text(), OnceLoader)  # a safe loader
+    except RepeatedKeyError as error:
+        raise InputError(f"{path}, line {error.line}: {error.key} is given twice; keep one of them") from error
 
 
 class ExperimentParser(ArgumentParser):
@@ -104,7 +141,7 @@ def check_keys(words: Sequence[str]) -> None:
 def _check_file(name: str, known: set[str]) -> None:
     path = user_path(name)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
     except OSError as error:
         raise InputError(f"--config {name}: cannot be read ({error.strerror}); name a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

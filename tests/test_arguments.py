@@ -131,6 +131,7 @@ def test_a_wrong_type_or_value_is_refused_by_its_key_in_one_line(word: str, mess
         ("training: {lr: .nan}", r"training\.lr is nan"),
         ("data:", "data is None: it is a section; give it keys or leave it out"),
         ("data: 3", "data is 3: it is a section"),
+        ("data:\n  alpha: 1\n  alpha: 2", r"some\.yaml, line 3: alpha is given twice; keep one of them"),
         ("data: bloodmnist", "data is 'bloodmnist': it is a section"),
     ],
 )

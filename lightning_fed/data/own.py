@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,8 @@ def read_unlabelled(path: Path, size: int | None, channels: int, split: str = "t
                 f"learned from {size} and {channels}; give it images like those"
             )
         return [f"{split} {number}" for number in range(len(images))], images
+    if not os.path.exists(path):
+        raise InputError(f"{path}: there is no such file; name a picture, a folder of them or an npz")
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     pictures = [file for file in files if file.suffix.lower() in PICTURES]
     if not pictures:

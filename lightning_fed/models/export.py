@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import secrets
 import zipfile
 from importlib.metadata import version
@@ -32,6 +34,18 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong with a checkpoint, in one line and without torch's advice to load it unsafely."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, pickle.UnpicklingError):
+        return "not weights alone"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # the first of what does not fit
+        return lines[1]
+    return lines[0] if lines else type(error).__name__
+
+
 def load_weights(classifier: Classifier, path: Path, told: str = NO_START) -> None:
     """Start from the weights of a `model.ckpt`; no code in the file is run.
 
@@ -45,8 +59,7 @@ def load_weights(classifier: Classifier, path: Path, told: str = NO_START) -> No
         content = _content(path)
         classifier.load_state_dict(content["state_dict"])
     except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(told.format(path=path, reason=reason)) from error
+        raise InputError(told.format(path=path, reason=_reason(error))) from error
 
 
 def load_model(path: Path, trust: bool = False) -> Classifier:
@@ -67,8 +80,9 @@ def load_model(path: Path, trust: bool = False) -> Classifier:
     except InputError:
         raise
     except Exception as error:  # torch's reader meets damaged bytes with errors of any kind
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: no model can be read from it ({reason}); name a run's model.ckpt") from error
+        raise InputError(
+            f"{path}: no model can be read from it ({_reason(error)}); name a run's model.ckpt"
+        ) from error
     return classifier.eval()
 
 
@@ -82,8 +96,10 @@ def save_model(classifier: Classifier, path: Path) -> None:
         "global_step": 0,
     }
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")  # another process may write the same file
+    memory = io.BytesIO()
+    torch.save(content, memory)  # to a file, it tells of a full disk by no error of the system's
     try:
-        torch.save(content, part)
+        part.write_bytes(memory.getbuffer())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

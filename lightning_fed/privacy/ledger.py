@@ -226,12 +226,14 @@ class Ledger:
         if (charge.unit, charge.adjacency) != (dose.unit, dose.adjacency):
             raise InputError(
                 f"{self.path}: charged for each {charge.unit} under {charge.adjacency}, and now it would be each "
-                f"{dose.unit} under {dose.adjacency}; a run cannot change what it protects"
+                f"{dose.unit} under {dose.adjacency}; a run cannot change what it protects, "
+                "so put its own settings back"
             )
         if (charge.rate, charge.noise_multiplier) != (dose.rate, dose.noise_multiplier):
             raise InputError(
                 f"{self.path}: charged for noise {charge.noise_multiplier:g} at rate {charge.rate:g}, and now it "
-                f"would be {dose.noise_multiplier:g} at {dose.rate:g}; a run cannot change its noise"
+                f"would be {dose.noise_multiplier:g} at {dose.rate:g}; a run cannot change its noise, "
+                "so put its own settings back"
             )
 
 

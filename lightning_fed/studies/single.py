@@ -22,6 +22,7 @@ from lightning_fed.federation.enrolment import enrol, save_identities, unsafe_ch
 from lightning_fed.federation.protection import check_record, doses_of
 from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
+from lightning_fed.federation.state import HospitalStates
 from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.distillation import Distilling
@@ -153,7 +154,9 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     begun = time.perf_counter()
     experiment = resolve(experiment)
     folder = RunFolder(Path(str(experiment.output)))
-    if not resume:
+    if resume:
+        refuse_lost(folder, experiment)
+    else:
         folder.refuse_existing()
     prepared = prepare(experiment)
     asked = experiment
@@ -180,6 +183,26 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
             tell_resumption(driver)
         start.done()
         return _run_rounds(prepared, driver, folder, tracker, begun)
+
+
+def refuse_lost(folder: RunFolder, experiment: Experiment) -> None:
+    """Raise where a run that goes on has lost rounds: before its hospitals start, and take up their states.
+
+    Raises:
+        InputError: a record is damaged or missing, or no checkpoint is left of rounds that were finished.
+    """
+    checkpoints = Checkpoints(folder.path)
+    last = checkpoints.last()
+    if last is not None:
+        folder.refuse_missing(before=last.round)
+        return
+    hospitals = range(experiment.federation.hospitals)
+    # A hospital trains a round when the checkpoint of the round before is there.
+    trained = [max(HospitalStates(folder.path, one).rounds(), default=0) - 1 for one in hospitals]
+    recorded = [line["round"] for line in read_rounds(folder.rounds)]
+    finished = max([*trained, *recorded])
+    if finished > 0:
+        raise InputError(f"{checkpoints.folder}: the checkpoint of round {finished} is missing; put it back")
 
 
 def tell_resumption(driver: Driver) -> None:
@@ -221,6 +244,8 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: 
         raise
     except FederationError as error:
         raise FederationError(f"{error}; {resume_hint(folder.path)}") from error
+    except OSError as error:
+        raise _unwritten(error, resume_hint(folder.path)) from error
     lines = read_rounds(folder.rounds)
     seconds = sum_seconds(lines, startup, time.perf_counter() - begun, resumed_after)
     parameters = len(driver.model.weights)
@@ -241,6 +266,13 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: 
     return result
 
 
+def _unwritten(error: OSError, hint: str) -> FederationError:
+    """Of a disk that is full, or of another reason why a file of the run could not be written."""
+    return FederationError(
+        f"{error.filename or 'a file of the run'}: cannot be written ({error.strerror}); {hint}"
+    )
+
+
 def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun) -> None:
     """All rounds that are left, each recorded as it comes out."""
     federation = prepared.experiment.federation
@@ -256,9 +288,16 @@ def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: Wandb
 
 def _write(prepared: Prepared, driver: Driver, folder: RunFolder, result: Result) -> None:
     load_vector(prepared.classifier.network, driver.model.released)
-    save_model(prepared.classifier, folder.path / "model.ckpt")
-    folder.finish(result)
-    page = write_report(folder.path)
+    try:
+        save_model(prepared.classifier, folder.path / "model.ckpt")
+        folder.finish(result)
+    except OSError as error:
+        raise _unwritten(error, resume_hint(folder.path)) from error
+    try:
+        page = write_report(folder.path)
+    except OSError as error:
+        hint = f"the run is complete; write its page by: lightning-fed report {folder.path}"
+        raise _unwritten(error, hint) from error
     for line in [*result_lines(result), f"report: {page}"]:
         say(line)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_fed.arguments import CommandParser, read_experiment
+from lightning_fed.arguments import CommandParser, check_keys, read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.paths import user_path
 from lightning_fed.report.load import read_run
@@ -52,6 +52,7 @@ def sweep_command(words: Sequence[str]) -> int:
     own, rest = parser.parse_known_args(list(words))
     if own.runs is not None and own.runs < 1:
         raise InputError(f"sweep: --runs is {own.runs}: it must be above 0")
+    check_keys(rest)
     sweep = read_sweep(own.file)
     output = user_path(own.output or f"runs/{sweep.name}").resolve()
     points = sweep.points(own.runs, own.sweep_seed, own.method)
@@ -71,7 +72,11 @@ def plan(sweep: SweepFile, point: Point, number: int, output: Path, rest: Sequen
     name = "-".join([f"{number:03d}", *(f"{key.rsplit('.')[-1]}={_tame(value)}" for key, value in point.items())])
     folder = output / name[:120]
     words = ["--tracking.group", sweep.name, *sweep.words_of(point), "--tracking.wandb", "offline", *rest]
-    return Planned(point, Cell(folder.name, resolve(read_experiment([*words, "--output", str(folder)]))))
+    try:
+        experiment = read_experiment([*words, "--output", str(folder)])
+    except InputError as error:
+        raise InputError(f"{sweep.path}, run {number}: {error}") from error
+    return Planned(point, Cell(folder.name, resolve(experiment)))
 
 
 def _tame(value: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import yaml
 
+from lightning_fed.arguments import read_yaml
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
 from lightning_fed.paths import user_path
@@ -25,6 +26,11 @@ STARTS = ("${env}", "${interpreter}", "${program}", "python", "-m")
 """Words of a command before ours that say how a program is started."""
 PROGRAMS = ("lightning-fed", "lightning_fed")
 METHODS = ("grid", "random")
+OF_WANDB = ("bayes",)
+KEYS = {  # of W&B's sweep configuration
+    *("command", "controller", "description", "early_terminate", "entity", "image_uri", "job", "method", "metric"),
+    *("name", "parameters", "program", "project", "run_cap"),
+}
 GREATEST = 2**62
 
 Point = dict[str, Any]
@@ -135,7 +141,7 @@ def read_sweep(name: str | Path) -> SweepFile:
     """
     path = user_path(name)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a sweep file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -145,13 +151,19 @@ def read_sweep(name: str | Path) -> SweepFile:
         isinstance(key, str) and isinstance(one, dict) for key, one in parameters.items()
     ):
         raise InputError(f"{path}: no parameters with values in it, so this is no sweep; see configs/sweeps")
+    unknown = [str(key) for key in content if key not in KEYS]
+    if unknown:
+        raise InputError(f"{path}: {unknown[0]} is not a key of a sweep: {suggestion(unknown[0], KEYS)}")
+    method = str(content.get("method"))
+    if method not in (*METHODS, *OF_WANDB):
+        raise InputError(f"{path}: method is '{method}': {suggestion(method, (*METHODS, *OF_WANDB))}")
     cap = content.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or cap < 1):
         raise InputError(f"{path}: run_cap is {cap!r}; it must be a whole number above 0")
     return SweepFile(
         path,
         str(content.get("name") or path.stem),
-        str(content.get("method")),
+        method,
         _own_words(path, content.get("command")),
         parameters,
         cap,

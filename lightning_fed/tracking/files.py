@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from lightning_fed.errors import InputError
+from lightning_fed.paths import hold
 from lightning_fed.tracking.records import Result, RoundRecord
 
 OWN_NAMES = ("experiment.yaml", "rounds.jsonl", "summary.json", "checkpoints", "hospitals", "model.ckpt")
@@ -75,11 +75,11 @@ class RunFolder:
         Raises:
             InputError: another process holds it.
         """
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(f"output: another process works on {self.path}; end that one first") from error
+        try:
+            file = hold(self.path / ".lock")
+        except OSError as error:
+            raise InputError(f"output: another process works on {self.path}; end that one first") from error
+        with file:
             yield
 
     def keep_rounds(self, before: int) -> None:
@@ -88,11 +88,20 @@ class RunFolder:
         Raises:
             InputError: one of them is missing.
         """
+        kept = self.refuse_missing(before)
+        write_text_whole(self.rounds, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def refuse_missing(self, before: int) -> list[dict[str, Any]]:
+        """The whole records of rounds before `before`.
+
+        Raises:
+            InputError: one of them is missing.
+        """
         kept = [line for line in read_rounds(self.rounds) if line["round"] < before]
         missing = set(range(1, before)) - {line["round"] for line in kept}
         if missing:
             raise InputError(f"{self.rounds}: the record of round {min(missing)} is missing; put it back")
-        write_text_whole(self.rounds, "".join(json.dumps(line) + "\n" for line in kept))
+        return kept
 
     def add_round(self, record: RoundRecord) -> None:
         """Append one line."""
@@ -130,6 +139,8 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):
                 break
-            raise InputError(f"{path}, line {number}: not a round's record; mend or remove it") from error
+            raise InputError(
+                f"{path}, line {number}: not a round's record; put it back as the run wrote it"
+            ) from error
         records.append(record)
     return records

@@ -70,7 +70,19 @@ def wait_for_round(output: Path, round: int, seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(autouse=True)
-def _no_ray_left_behind() -> Iterator[None]:
+CPUS = 4
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """A Ray of so many CPUs, whatever the machine has, for all tests of a module that uses it."""
+    ray.init(address="local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "one_ray" not in request.fixturenames:
+        ray.shutdown()

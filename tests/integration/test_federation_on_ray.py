@@ -1,17 +1,16 @@
-"""The same federation on a real Ray, packed or not, and in one process."""
+"""A federation on a real Ray and in one process: what it leaves, and what it refuses."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
 from lightning_fed.cli import main
 from lightning_fed.models.classifier import Classifier
-from tests.integration.conftest import same, start, wait_for_round, weights, words
+from tests.integration.conftest import same, weights, words
 
 pytestmark = pytest.mark.slow
 
@@ -21,14 +20,6 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "in-process"
     assert main(["run", *words(output, ray__enabled=False)]) == 0
     return output
-
-
-@pytest.mark.parametrize("per_actor", [1, 2, 4])
-def test_the_final_weights_are_the_same_on_ray_packed_or_not(
-    in_process: Path, tmp_path: Path, per_actor: int
-) -> None:
-    assert main(["run", *words(tmp_path / "run", ray__hospitals_per_actor=per_actor)]) == 0
-    assert same(weights(in_process), weights(tmp_path / "run"))
 
 
 def test_fedmics_factors_and_teachers_are_the_same_on_ray(tmp_path: Path) -> None:
@@ -100,19 +91,3 @@ def test_an_address_where_no_ray_answers_is_refused(tmp_path: Path, capsys: pyte
     assert main(["run", *words(tmp_path / "run", ray__address="127.0.0.1:9")]) == 2
     assert "ray.address is '127.0.0.1:9'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_a_hospital_process_that_dies_ends_the_run_with_its_checkpoint_named(tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    process = start("run", *words(output, federation__rounds=500, ray__hospitals_per_actor=1))
-    try:
-        wait_for_round(output, 2)
-        victim = next(child for child in psutil.Process(process.pid).children(True) if "Hospital" in child.name())
-        victim.kill()
-        _, told = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 3
-    assert "a hospital's process or its update was lost" in told
-    assert f"lightning-fed run --resume {output}" in told
-    assert "Traceback" not in told

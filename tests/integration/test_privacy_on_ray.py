@@ -10,7 +10,7 @@ import pytest
 from lightning_fed.cli import main
 from tests.integration.conftest import same, weights, words
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 PRIVATE = {
     "privacy__epsilon": 4.0,

@@ -24,12 +24,11 @@ ROUNDS = {
 }
 
 
-@pytest.mark.parametrize("on_ray", [True, False])
-def test_a_driver_killed_in_round_five_resumes_to_the_same_weights(tmp_path: Path, on_ray: bool) -> None:
+def test_a_driver_killed_in_round_five_resumes_to_the_same_weights(tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     assert main(["run", *words(alone, ray__enabled=False, **ROUNDS)]) == 0
 
-    process = start("run", *words(killed, ray__enabled=on_ray, **ROUNDS), start_new_session=True)
+    process = start("run", *words(killed, **ROUNDS), start_new_session=True)
     wait_for_round(killed, 4)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

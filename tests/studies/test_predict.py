@@ -108,6 +108,8 @@ def test_images_that_do_not_fit_are_refused_with_the_mend(run: Path, tmp_path: P
     model = str(run / "model.ckpt")
     with pytest.raises(InputError, match="no picture and no npz"):
         predict(model, str(tmp_path))
+    with pytest.raises(InputError, match=r"none\.png: there is no such file"):
+        predict(model, str(tmp_path / "none.png"))
     (tmp_path / "half.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(InputError, match="not a whole picture"):
         predict(model, str(tmp_path))

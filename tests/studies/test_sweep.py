@@ -104,6 +104,8 @@ def test_draws_lie_in_their_ranges_and_follow_the_seed(tmp_path: Path) -> None:
         ({"command": ["python", "train.py", "${args}"]}, "command must be a list"),
         ({"command": ["lightning-fed", "run"]}, "command must be a list"),
         ({"run_cap": 0}, "run_cap is 0"),
+        ({"method": "gird"}, "method is 'gird': did you mean 'grid'"),
+        ({"runcap": 2}, "runcap is not a key of a sweep: did you mean 'run_cap'"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_run_here_is_one_line_with_the_mend(

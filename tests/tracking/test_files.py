@@ -73,7 +73,7 @@ def test_a_torn_last_line_is_dropped_wherever_it_was_torn(folder: RunFolder) -> 
 def test_a_damaged_middle_line_is_refused_by_its_number(folder: RunFolder, damage: str) -> None:
     lines = folder.rounds.read_text().splitlines()
     folder.rounds.write_text("\n".join([lines[0], damage, lines[2]]))
-    with pytest.raises(InputError, match=r"rounds\.jsonl, line 2: not a round's record; mend or remove it"):
+    with pytest.raises(InputError, match=r"rounds\.jsonl, line 2: not a round's record; put it back as"):
         read_rounds(folder.rounds)
 
 
