@@ -11,7 +11,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.studies.bench_federation import FederationJob, bench_federation
 from lightning_fed.studies.bench_secagg import SecAggJob, bench_secagg
 
-BENCHES = ("federation", "secagg", "clipping", "noise", "distributed")
+BENCHES = ("federation", "secagg", "clipping", "noise", "distributed", "soak")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,15 +27,23 @@ def bench_command(words: Sequence[str]) -> int:
     """
     parser = _Parser(prog="lightning-fed bench", description=__doc__)
     parser.add_argument("name", help=f"one of: {', '.join(BENCHES)}")
-    parser.add_argument("--hospitals", type=int, default=10)
-    parser.add_argument("--images", type=int, default=1195, help="training images of each hospital")
-    parser.add_argument("--width", type=int, help="of DPResNet; federation: 16, secagg: 64, clipping: both")
+    parser.add_argument("--hospitals", type=int, help="soak: 100; others: 10")
+    parser.add_argument("--images", type=int, help="training images of each hospital; soak: 50, federation: 1195")
+    parser.add_argument(
+        "--width", type=int, help="of DPResNet; federation: 16, secagg: 64, soak: 8, clipping: both"
+    )
     parser.add_argument(
         "--rounds",
         type=int,
-        help="federation: 6 with one that is not counted; secagg, noise: 5; clipping: 9; distributed: 100",
+        help="federation: 6 with one that is not counted; secagg, noise: 5; clipping: 9; distributed: 100; "
+        "soak: 1000",
     )
-    parser.add_argument("--batch", type=int, help="clipping: images of a step; distributed: of all hospitals, 320")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help="clipping: images of a step; soak: the same, 8; distributed: of all hospitals, 320",
+    )
+    parser.add_argument("--every", type=int, default=50, help="soak: rounds from one look at the run to the next")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a process")
     parser.add_argument("--parameters", type=int, default=4_802_120, help="secagg: length of an update")
     parser.add_argument(
@@ -44,9 +52,10 @@ def bench_command(words: Sequence[str]) -> int:
     options = parser.parse_args(list(words))
     if options.name not in BENCHES:
         raise InputError(f"no benchmark '{options.name}': {suggestion(options.name, BENCHES)}")
+    hospitals = _given(options.hospitals, 100 if options.name == "soak" else 10)
     if options.name == "secagg":
         rounds, width = _given(options.rounds, 5), _given(options.width, 64)
-        figures = bench_secagg(SecAggJob(options.hospitals, options.parameters, rounds, width))
+        figures = bench_secagg(SecAggJob(hospitals, options.parameters, rounds, width))
     elif options.name == "clipping":
         from lightning_fed.studies.bench_clipping import ClippingJob, bench_clipping  # Opacus, for this one alone
 
@@ -61,10 +70,16 @@ def bench_command(words: Sequence[str]) -> int:
 
         rounds, width = _given(options.rounds, 100), _given(options.width, 16)
         batch = _given(options.batch, 320)
-        figures = bench_distributed(DistributedJob(options.hospitals, width, batch, rounds, options.threads))
+        figures = bench_distributed(DistributedJob(hospitals, width, batch, rounds, options.threads))
+    elif options.name == "soak":
+        from lightning_fed.studies.bench_soak import SoakJob, bench_soak
+
+        rounds, images = _given(options.rounds, 1000), _given(options.images, 50)
+        width, batch = _given(options.width, 8), _given(options.batch, 8)
+        figures = bench_soak(SoakJob(hospitals, rounds, images, width, batch, options.every, options.threads))
     else:
         rounds, width = _given(options.rounds, 6), _given(options.width, 16)
-        job = FederationJob(options.hospitals, options.images, width, rounds, options.threads)
+        job = FederationJob(hospitals, _given(options.images, 1195), width, rounds, options.threads)
         figures = bench_federation(job, options.packed_only)
     print(json.dumps(figures))
     return 0

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,33 +171,48 @@ class TimedRounds:
 
 def time_rounds(experiment: Experiment, data: ImageData) -> TimedRounds:
     """Run an experiment's rounds on some images in a folder that goes away again."""
+    closed: list[float] = []
+    with open_federation(experiment, data) as opened:
+        opened.driver.on_close = lambda trained: closed.append(time.perf_counter())
+        for _ in opened.driver.rounds():
+            pass
+        memory = _memory(opened.driver.dispatcher)
+        total = _total_memory()
+    periods = [later - earlier for earlier, later in itertools.pairwise(closed)]
+    return TimedRounds(opened.startup, periods, max(memory), total)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A federation that is ready for its first round.
+
+    Args:
+        driver: without records and page. folder: of its checkpoints and hospitals' states. startup: seconds until
+            every hospital has answered.
+    """
+
+    driver: Driver
+    folder: Path
+    startup: float
+
+
+@contextmanager
+def open_federation(experiment: Experiment, data: ImageData) -> Iterator[Opened]:
+    """Start an experiment's hospitals on some images, in a folder that goes away again with them."""
     network = build_classifier(experiment, data).network
     roster = make_roster(experiment, data)
     sizes = [len(member.train) for member in roster.members]
     roster = roster.with_doses(doses_of(experiment, sizes, vector_size(network)))
     experiment, identities = enrol(experiment, roster)
-    closed: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        save_identities(Path(folder), identities)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_identities(folder, identities)
         start = time.perf_counter()
-        with closing(open_crew(experiment, data, roster, Path(folder))) as crew:
+        with closing(open_crew(experiment, data, roster, folder)) as crew:
             startup = time.perf_counter() - start
             model = GlobalModel.first(experiment, network)
-            driver = Driver(
-                experiment,
-                data,
-                roster,
-                model,
-                crew,
-                Checkpoints(Path(folder)),
-                on_close=lambda trained: closed.append(time.perf_counter()),
-            )
-            for _ in driver.rounds():
-                pass
-            memory = _memory(driver.dispatcher)
-            total = _total_memory()
-    periods = [later - earlier for earlier, later in itertools.pairwise(closed)]
-    return TimedRounds(startup, periods, max(memory), total)
+            driver = Driver(experiment, data, roster, model, crew, Checkpoints(folder))
+            yield Opened(driver, folder, startup)
 
 
 def _memory(dispatcher: Dispatcher) -> list[int]:
