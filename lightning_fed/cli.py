@@ -1,7 +1,8 @@
-"""The command line: `lightning-fed run | paper | sweep | report | predict | export | bench`."""
+"""The command line: `lightning-fed run | paper | sweep | report | predict | export | bench | chaos`."""
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ from lightning_fed import __version__
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import FederationError, InputError
 
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 USAGE = """usage: lightning-fed COMMAND [options]
 
   run       train one federation; without options, ten hospitals on procedural blood cells
@@ -22,7 +25,8 @@ USAGE = """usage: lightning-fed COMMAND [options]
   export    a run's model as safetensors and ONNX, with its privacy card
   predict   name the cells in pictures, or in an npz, by a trained model
   secagg-parameters   the degree and threshold that hold for some hospitals and rates, as JSON
-  bench     measure this machine: bench federation, bench secagg
+  chaos     short runs under random faults: killed processes, lost nodes, full disks, damaged files
+  bench     measure this machine: bench federation, bench secagg, bench soak
 
 'lightning-fed COMMAND --help' tells more. --debug shows the traceback of an error."""
 
@@ -47,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print("lightning-fed: " + " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
+    except OSError as error:
+        if debug or error.errno not in DISK_IS_FULL:
+            raise
+        print(f"lightning-fed: {error.filename or 'a file'}: {error.strerror}; make room for it", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("lightning-fed: stopped", file=sys.stderr)
         return 130
@@ -65,6 +74,7 @@ def _dispatch(words: list[str]) -> int:
         "predict": _predict,
         "export": _export,
         "bench": _bench,
+        "chaos": _chaos,
         "secagg-parameters": _secagg_parameters,
     }
     if not words or words[0] in ("-h", "--help"):
@@ -136,6 +146,12 @@ def _bench(words: list[str]) -> int:
     from lightning_fed.studies.bench import bench_command
 
     return bench_command(words)
+
+
+def _chaos(words: list[str]) -> int:
+    from lightning_fed.studies.chaos import chaos_command
+
+    return chaos_command(words)
 
 
 def _secagg_parameters(words: list[str]) -> int:

@@ -1,0 +1,104 @@
+"""A Ray cluster of several nodes on this machine, whose nodes can be lost: for trials of what a run bears."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+PIECE = 8 * 2**20
+"""Bytes of one object that fills a store."""
+
+
+class Nodes:
+    """A head that trains nothing and so is a driver's node, and others of one CPU each, which have hospitals.
+
+    Args:
+        count: of the others. store: bytes of each node's object store.
+    """
+
+    def __init__(self, count: int, store: int = 100 * 2**20) -> None:
+        enable_token_auth_by_default()
+        self.store, self._numbers = store, 1
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": store}
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(count):
+                self.add()
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        """As `ray.address` takes it."""
+        return str(self._cluster.address)
+
+    @property
+    def others(self) -> list[Any]:
+        """The nodes that can be lost."""
+        return list(self._cluster.worker_nodes)
+
+    def add(self) -> None:
+        """One more node, at an address of its own: a driver joins the node whose address is its own."""
+        self._numbers += 1
+        address = f"127.0.{self._numbers // 250}.{self._numbers % 250 + 1}"
+        self._cluster.add_node(num_cpus=1, node_ip_address=address, object_store_memory=self.store)
+
+    def lose(self, place: int) -> None:
+        """End a node at once, with all processes on it."""
+        self._cluster.remove_node(self.others[place], allow_graceful=False)
+
+    @property
+    def logs(self) -> Path:
+        """Where Ray's processes write."""
+        return Path(self._cluster.head_node.get_session_dir_path()) / "logs"
+
+    @contextmanager
+    def full_stores(self) -> Iterator[None]:
+        """More objects in every node's store than it holds, so that it has to write others to disk."""
+        living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        pieces = self.store // PIECE + 2
+        held = [
+            _fill.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+            for node in living
+            for _ in range(pieces)
+        ]
+        ray.wait(held, num_returns=len(held), timeout=30)
+        yield
+        del held
+
+    def stores(self) -> Iterator[Path]:
+        """The memory of the object stores that live, as files that can be read."""
+        for process in psutil.Process().children(recursive=True):
+            if process.name() == "raylet":
+                folder = Path(f"/proc/{process.pid}/fd")
+                yield from (entry for entry in folder.iterdir() if "plasma" in _target(entry))
+
+    def close(self) -> None:
+        """End the nodes."""
+        ray.shutdown()
+        self._cluster.shutdown()
+
+
+@ray.remote(num_cpus=0)
+def _fill() -> Any:
+    return np.zeros(PIECE, dtype=np.uint8)
+
+
+def _target(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:
+        return ""

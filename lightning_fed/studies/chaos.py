@@ -1,0 +1,279 @@
+"""`lightning-fed chaos`: short runs in every mechanism and protocol under faults, and what must hold after."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_fed.arguments import CommandParser, read_experiment
+from lightning_fed.errors import FederationError, InputError
+from lightning_fed.federation.nodes import Nodes
+from lightning_fed.paths import user_path
+from lightning_fed.studies.chaos_faults import FAULTS, HOSPITALS, Fault
+from lightning_fed.studies.chaos_life import Life
+from lightning_fed.studies.chaos_promises import check_promises
+from lightning_fed.tracking.console import say
+
+MECHANISMS = ("none", "record", "update", "distributed")
+PROTOCOLS = ("plain", "additive", "secagg_plus")
+TRIALS = [
+    (mechanism, protocol)
+    for mechanism in MECHANISMS
+    for protocol in PROTOCOLS
+    if mechanism != "distributed" or protocol == "secagg_plus"
+]
+ROUNDS = 30
+MOST_FAULTS = 4
+"""Of one run; at least two."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run.
+
+    Args:
+        number: counted from 0; with the command's seed it settles all that is drawn. mechanism, protocol: its.
+        faults: in their order.
+    """
+
+    number: int
+    mechanism: str
+    protocol: str
+    faults: tuple[Fault, ...]
+
+    def __str__(self) -> str:
+        struck = ", ".join(fault.name for fault in self.faults)
+        return f"{self.number}: {self.mechanism}, {self.protocol}: {struck}"
+
+
+@dataclass
+class Told:
+    """What was struck and survived.
+
+    Args:
+        faults: how often each (mechanism, fault) struck. protocols: likewise each (mechanism, protocol).
+        runs: that are complete, and keep all promises. lives: processes that they took. seconds: of it all.
+    """
+
+    faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+    protocols: Counter[tuple[str, str]] = field(default_factory=Counter)
+    runs: int = 0
+    lives: int = 0
+    seconds: float = 0.0
+
+    @property
+    def missing(self) -> list[tuple[str, str]]:
+        """Faults that did not strike a mechanism that has something of the kind."""
+        pairs = ((mechanism, fault) for mechanism in MECHANISMS for fault in FAULTS if _fits(fault, mechanism))
+        return [(mechanism, fault.name) for mechanism, fault in pairs if not self.faults[mechanism, fault.name]]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for the last line."""
+        total = sum(self.faults.values())
+        return {
+            "runs": self.runs,
+            "faults": total,
+            "faults_a_minute": 60 * total / self.seconds if self.seconds else 0.0,
+            "lives": self.lives,
+            "seconds": self.seconds,
+            "by_fault": {
+                fault.name: {mechanism: self.faults[mechanism, fault.name] for mechanism in MECHANISMS}
+                for fault in FAULTS
+            },
+            "by_protocol": {
+                protocol: {mechanism: self.protocols[mechanism, protocol] for mechanism in MECHANISMS}
+                for protocol in PROTOCOLS
+            },
+            "missing": [list(pair) for pair in self.missing],
+        }
+
+
+def chaos_command(words: Sequence[str]) -> int:
+    """Runs under random faults, until the time is over; each is checked against the seven promises.
+
+    Raises:
+        InputError: an option does not fit. FederationError: a promise does not hold, with what repeats the trial.
+    """
+    parser = CommandParser("chaos", chaos_command.__doc__, "The last line is one JSON object of what was struck.")
+    parser.add_argument("--minutes", type=float, default=30.0, help="after which no new run begins (30)")
+    parser.add_argument("--seed", type=int, default=0, help="of faults, moments and experiments (0)")
+    parser.add_argument("--only", type=int, help="one trial alone, by the number that a failure names")
+    parser.add_argument("--output", help="folder that keeps the runs; they are removed if left out")
+    options = parser.parse_args(list(words))
+    if options.minutes <= 0:
+        raise InputError(f"chaos: --minutes is {options.minutes:g}: it must be above 0")
+    if options.only is not None and options.only < 0:
+        raise InputError(f"chaos: --only is {options.only}: trials are counted from 0")
+    folder = Path(tempfile.mkdtemp(prefix="chaos-")) if options.output is None else user_path(options.output)
+    folder = folder.resolve()
+    if options.output is not None and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"chaos: {folder} is not empty; name another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    told = Told()
+    try:
+        with closing(Nodes(2)) as nodes:
+            _try(options.minutes, options.seed, options.only, nodes, folder, told)
+    except BaseException:
+        say(f"the runs are kept: {folder}")
+        raise
+    if options.output is None:
+        shutil.rmtree(folder)
+    _print(told)
+    print(json.dumps(told.as_dict()))
+    return 0
+
+
+def _try(minutes: float, seed: int, only: int | None, nodes: Nodes, folder: Path, told: Told) -> None:
+    begun = time.monotonic()
+    number = 0
+    while only is None or number <= only:
+        trial = next_trial(seed, number)
+        number += 1
+        if only is not None and trial.number != only:
+            continue
+        if only is None and time.monotonic() - begun > 60 * minutes:
+            break
+        since = time.monotonic()
+        try:
+            struck, lives = run_trial(trial, seed, nodes, folder / str(trial.number))
+        except FederationError as error:
+            raise FederationError(
+                f"trial {trial}: {error}; repeat it by: lightning-fed chaos --seed {seed} --only {trial.number}"
+            ) from error
+        for fault in struck:
+            told.faults[trial.mechanism, fault.name] += 1
+        told.protocols[trial.mechanism, trial.protocol] += 1
+        told.runs += 1
+        told.lives += lives
+        told.seconds = time.monotonic() - begun
+        say(f"trial {trial}; {len(struck)} struck, {time.monotonic() - since:.0f} s, all promises hold")
+
+
+def next_trial(seed: int, number: int) -> Trial:
+    """What a trial is: by its number and the seed alone.
+
+    Each ten trials have every mechanism with every protocol once, and each mechanism's trials go through its
+    faults in an order that is shuffled anew when all have had their turn.
+    """
+    block, place = divmod(number, len(TRIALS))
+    order = random.Random(f"order {seed} {block}").sample(TRIALS, len(TRIALS))
+    mechanism, protocol = order[place]
+    before = [_of(seed, other) for other in range(number)]
+    turn = sum(other[0] == mechanism for other in before)
+    dice = random.Random(f"faults {seed} {number}")
+    return Trial(number, mechanism, protocol, _faults(seed, mechanism, protocol, turn, dice))
+
+
+def _of(seed: int, number: int) -> tuple[str, str]:
+    block, place = divmod(number, len(TRIALS))
+    return random.Random(f"order {seed} {block}").sample(TRIALS, len(TRIALS))[place]
+
+
+def _faults(seed: int, mechanism: str, protocol: str, turn: int, dice: random.Random) -> tuple[Fault, ...]:
+    """The next of a mechanism's faults that the protocol has, `MOST_FAULTS` in each of its turns."""
+    fitting = [fault for fault in FAULTS if _fits(fault, mechanism)]
+    wanted: list[Fault] = []
+    while len(wanted) <= MOST_FAULTS * (turn + 1):
+        wanted += random.Random(f"cycle {seed} {mechanism} {len(wanted)}").sample(fitting, len(fitting))
+    chosen = [fault for fault in wanted[MOST_FAULTS * turn :][:MOST_FAULTS] if protocol not in fault.without]
+    return tuple(dice.sample(chosen, len(chosen)))
+
+
+def _fits(fault: Fault, mechanism: str) -> bool:
+    return mechanism not in fault.without
+
+
+def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
+    """The run's command line."""
+    dice = random.Random(f"experiment {seed} {trial.number}")
+    masked, distributed = trial.protocol == "secagg_plus", trial.mechanism == "distributed"
+    keys: dict[str, object] = {
+        "data.images": 40 * HOSPITALS,
+        "data.partition": "iid",
+        "data.min_images": 8,
+        "data.validation": 0.0,
+        "model.width": 4,
+        "training.optimizer": "SGD",
+        "training.lr": 0.1,
+        "training.momentum": 0.0 if distributed else 0.5,
+        "training.batch_size": 32 if distributed else 8,
+        "training.reset_optimizer_state": masked and not distributed,  # a repetition has not what was lost
+        "federation.hospitals": HOSPITALS,
+        "federation.rounds": ROUNDS,
+        "federation.local_steps": 1,
+        "federation.weighting": "equal",
+        "evaluation.every": dice.choice([1, 5]),
+        "secagg.protocol": trial.protocol,
+        "secagg.stage_timeout": 2.0,
+        "privacy.mechanism": trial.mechanism,
+        "privacy.reproducible": True,
+        "faults.max_failed_rounds": ROUNDS,
+        "ray.address": address,
+        "ray.hospitals_per_actor": 1 if masked else dice.choice([1, 2]),
+        "tracking.wandb": "disabled",
+        "seed": dice.randrange(2**31),
+        "output": output,
+    }
+    if masked:
+        keys |= {"secagg.threshold": 3, "secagg.server": "semi_honest", "secagg.shards": dice.choice([1, 2])}
+        keys["secagg.rounds_per_setup"] = dice.choice([1, 5])
+    if trial.mechanism != "none":
+        keys |= {"privacy.epsilon": 8.0, "privacy.max_grad_norm": 0.1}
+    if distributed:
+        keys["privacy.distribution"] = dice.choice(["skellam", "discrete_gaussian"])
+    return [f"--{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in keys.items()]
+
+
+def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list[Fault], int]:
+    """One run under its faults: those that struck, and how many processes it took.
+
+    Raises:
+        BrokenError: a promise does not hold.
+    """
+    folder.mkdir(parents=True)
+    words = words_of(trial, seed, folder / "run", nodes.address)
+    experiment = read_experiment(words)
+    life, dice, struck = Life(folder / "run", words, nodes), random.Random(f"moments {seed} {trial.number}"), []
+    try:
+        life.start()
+        for fault in trial.faults:
+            moment = life.rounds + dice.randint(0, 3)
+            life.wait_for(lambda moment=moment: life.rounds >= moment)  # type: ignore[misc]
+            time.sleep(dice.uniform(0, 0.5))
+            if not life.lives_now:
+                life.ended()
+                if life.folder.summary.exists():
+                    break
+                life.start()
+            if fault.strike(life, dice):
+                struck.append(fault)
+        life.finish()
+        check_promises(experiment, life.output, [life.log, nodes.logs, *nodes.stores()])
+    finally:
+        life.end_now()
+    shutil.rmtree(folder)
+    return struck, life.lives
+
+
+def _print(told: Told) -> None:
+    table = Table(title=f"{sum(told.faults.values())} faults in {told.runs} runs, all of which kept the promises")
+    table.add_column("fault")
+    for mechanism in MECHANISMS:
+        table.add_column(mechanism, justify="right")
+    for fault in FAULTS:
+        struck = {mechanism: str(told.faults[mechanism, fault.name]) for mechanism in MECHANISMS}
+        table.add_row(fault.name, *(struck[name] if _fits(fault, name) else "-" for name in MECHANISMS))
+    Console().print(table)
+    if told.missing:
+        say("not struck: " + ", ".join(f"{mechanism}: {fault}" for mechanism, fault in told.missing))
