@@ -272,5 +272,6 @@ class Dispatcher:
         place = places[site]
         on_node = sum(places[other].node == place.node for other in awaited)
         on_gpu = sum(places[other] == place for other in awaited)
+        room = capacity.per_node.get(place.node, 1)  # of a node that is lost, work that is sent there tells
         gpu_is_free = place.gpu is None or on_gpu < max(capacity.per_gpu, 1)
-        return self._at(site) == 0 and on_node < capacity.per_node[place.node] and gpu_is_free
+        return self._at(site) == 0 and on_node < room and gpu_is_free

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +34,11 @@ TRIALS = [
     for protocol in PROTOCOLS
     if mechanism != "distributed" or protocol == "secagg_plus"
 ]
+BLOCK = [*TRIALS, ("distributed", "secagg_plus")]
+"""A mechanism that has one protocol would else have too few faults."""
 ROUNDS = 30
 MOST_FAULTS = 4
-"""Of one run; at least two."""
+"""Of one run."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,8 @@ def chaos_command(words: Sequence[str]) -> int:
 
 def _try(minutes: float, seed: int, only: int | None, nodes: Nodes, folder: Path, told: Told) -> None:
     begun = time.monotonic()
-    number = 0
-    while only is None or number <= only:
-        trial = next_trial(seed, number)
-        number += 1
-        if only is not None and trial.number != only:
-            continue
+    wanted = itertools.islice(trials(seed), only, None if only is None else only + 1)
+    for trial in wanted:
         if only is None and time.monotonic() - begun > 60 * minutes:
             break
         since = time.monotonic()
@@ -160,38 +159,27 @@ def _try(minutes: float, seed: int, only: int | None, nodes: Nodes, folder: Path
         say(f"trial {trial}; {len(struck)} struck, {time.monotonic() - since:.0f} s, all promises hold")
 
 
-def next_trial(seed: int, number: int) -> Trial:
-    """What a trial is: by its number and the seed alone.
+def trials(seed: int) -> Iterator[Trial]:
+    """What is tried, by the seed alone.
 
-    Each ten trials have every mechanism with every protocol once, and each mechanism's trials go through its
-    faults in an order that is shuffled anew when all have had their turn.
+    Each block has every mechanism with every protocol, shuffled. A trial's faults are those that struck its
+    mechanism least.
     """
-    block, place = divmod(number, len(TRIALS))
-    order = random.Random(f"order {seed} {block}").sample(TRIALS, len(TRIALS))
-    mechanism, protocol = order[place]
-    before = [_of(seed, other) for other in range(number)]
-    turn = sum(other[0] == mechanism for other in before)
-    dice = random.Random(f"faults {seed} {number}")
-    return Trial(number, mechanism, protocol, _faults(seed, mechanism, protocol, turn, dice))
+    planned: Counter[tuple[str, str]] = Counter()
+    for number in itertools.count():
+        block, place = divmod(number, len(BLOCK))
+        mechanism, protocol = random.Random(f"order {seed} {block}").sample(BLOCK, len(BLOCK))[place]
+        fitting = [fault for fault in FAULTS if _fits(fault, mechanism) and _fits(fault, protocol)]
+        dice = random.Random(f"faults {seed} {number}")
+        shuffled = dice.sample(fitting, len(fitting))
+        chosen = sorted(shuffled, key=lambda fault, of=mechanism: planned[of, fault.name])[:MOST_FAULTS]  # type: ignore[misc]
+        planned.update((mechanism, fault.name) for fault in chosen)
+        yield Trial(number, mechanism, protocol, tuple(dice.sample(chosen, len(chosen))))
 
 
-def _of(seed: int, number: int) -> tuple[str, str]:
-    block, place = divmod(number, len(TRIALS))
-    return random.Random(f"order {seed} {block}").sample(TRIALS, len(TRIALS))[place]
-
-
-def _faults(seed: int, mechanism: str, protocol: str, turn: int, dice: random.Random) -> tuple[Fault, ...]:
-    """The next of a mechanism's faults that the protocol has, `MOST_FAULTS` in each of its turns."""
-    fitting = [fault for fault in FAULTS if _fits(fault, mechanism)]
-    wanted: list[Fault] = []
-    while len(wanted) <= MOST_FAULTS * (turn + 1):
-        wanted += random.Random(f"cycle {seed} {mechanism} {len(wanted)}").sample(fitting, len(fitting))
-    chosen = [fault for fault in wanted[MOST_FAULTS * turn :][:MOST_FAULTS] if protocol not in fault.without]
-    return tuple(dice.sample(chosen, len(chosen)))
-
-
-def _fits(fault: Fault, mechanism: str) -> bool:
-    return mechanism not in fault.without
+def _fits(fault: Fault, name: str) -> bool:
+    """Whether a mechanism, or protocol, has something of a fault's kind."""
+    return name not in fault.without
 
 
 def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
@@ -207,6 +195,8 @@ def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
         "training.optimizer": "SGD",
         "training.lr": 0.1,
         "training.momentum": 0.0 if distributed else 0.5,
+        "training.schedule": "constant",
+        "training.warmup_rounds": 0.0,
         "training.batch_size": 32 if distributed else 8,
         "training.reset_optimizer_state": masked and not distributed,  # a repetition has not what was lost
         "federation.hospitals": HOSPITALS,

@@ -102,8 +102,10 @@ class Life:
         Raises:
             BrokenError: it is none.
         """
-        assert self.process is not None
-        code, last = self.process.wait(), self.last_line()
+        last = self.last_line()
+        if self.process is None:  # looked at before
+            return last
+        code, self.process = self.process.wait(), None
         told = self.log.read_text(errors="replace")
         if "Traceback (most recent call last)" in told or "Fatal Python error" in told:
             raise BrokenError("it showed a traceback")
