@@ -56,7 +56,12 @@ def fetch(reference: Any, timeout: float | None = None, whose: str = "a hospital
 
 
 def _cause(lines: Sequence[str]) -> str:
-    """Ray's reason in a few words: its last line, unless that is a page of advice on memory."""
-    if any("out of memory" in line.lower() or "OOM" in line for line in lines):
+    """Ray's reason in a few words: its last line, unless that is a page of advice.
+
+    Of every process that died Ray says that memory may have been short; where it saw that, it says more.
+    """
+    if any("running low on memory" in line or "OutOfMemory" in line for line in lines):
         return "Ray ended it because its node was short of memory; let fewer hospitals train at the same time"
+    if "worker process has died" in lines[-1]:
+        return "it was killed, crashed, or ran out of memory"
     return lines[-1]

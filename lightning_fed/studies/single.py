@@ -175,12 +175,17 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
         start.enter_context(folder.held())
         save_identities(folder.path, identities)
         tracker = start.enter_context(WandbRun(experiment, folder.path))
-        crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))
-        prepared = replace(prepared, data=prepared.data.without_pixels())  # the sites have them: kept once
-        driver = Driver(experiment, prepared.data, prepared.roster, prepared.model, crew, Checkpoints(folder.path))
-        if resume:
-            driver.resume()
-            tell_resumption(driver)
+        try:
+            crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))
+            prepared = replace(prepared, data=prepared.data.without_pixels())  # the sites have them: kept once
+            checkpoints = Checkpoints(folder.path)
+            driver = Driver(experiment, prepared.data, prepared.roster, prepared.model, crew, checkpoints)
+            if resume:
+                driver.resume()
+                tell_resumption(driver)
+        except FederationError as error:
+            hint = resume_hint(folder.path) if resume else "nothing was written yet"
+            raise FederationError(f"{error}; {hint}") from error
         start.done()
         return _run_rounds(prepared, driver, folder, tracker, begun)
 

@@ -270,3 +270,102 @@ def test_a_late_site_that_dies_is_told_as_lost() -> None:
     dispatcher.step()
     assert told == [("late", 0), ("lost", "killed")]
     assert dispatcher.gone == {0: "killed"}
+
+
+class Mortal(Rehearsal):
+    """A crew whose tickets end as they are told to, in the order of their numbers."""
+
+    def __init__(self, sites: int, ahead: int = 0) -> None:
+        super().__init__([Place("a", None)] * sites, Capacity({"a": sites}, 1), ahead=ahead)
+        self.ends: dict[Any, Any] = {}
+        self.revived: list[int] = []
+
+    def revive(self, site: int) -> str:
+        self.revived.append(site)
+        return f"back {len(self.revived)}"
+
+    def wait(self, tickets: Sequence[Any], seconds: float | None = None) -> list[tuple[Any, Any]]:
+        ready = [ticket for ticket in tickets if ticket in self.ends][:1]
+        if not ready:
+            assert seconds is not None, "this would wait for ever"
+            time.sleep(seconds)
+        for ticket in ready:
+            self.busy.pop(ticket, None)
+        return [(ticket, self.ends[ticket]) for ticket in ready]
+
+
+def dispatcher_of(crew: Mortal, told: list[Any], patience: float | None = None) -> Dispatcher:
+    def left(site: int) -> None:
+        told.append(("left", site))
+
+    def returned(site: int) -> None:
+        told.append(("returned", site))
+
+    return Dispatcher(crew, crew.revive, left, returned, patience)
+
+
+def work(site: int | None, told: list[Any], again: bool) -> Job:
+    done = ("done", site)
+    return Job(site, "work", (), lambda _: told.append(done), lost=lambda _: told.append("lost"), again=again)
+
+
+def test_work_that_waits_for_a_lost_site_is_done_when_it_is_back_and_other_work_is_lost() -> None:
+    crew, told = Mortal(1, ahead=1), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    dispatcher.submit([work(0, told, again=True), work(0, told, again=False), work(0, told, again=True)])
+    crew.ends = {0: Lost("killed"), 1: Lost("killed"), "back 1": None, 2: "done", 3: "done"}
+    dispatcher.run_until(lambda: told.count(("done", 0)) == 2)
+    assert told == [("left", 0), "lost", ("returned", 0), ("done", 0), ("done", 0)]
+    assert crew.revived == [0], "what was sent to the process before tells nothing of the one after it"
+    assert not dispatcher.gone
+
+
+def test_work_for_anybody_waits_where_the_only_site_is_called_back() -> None:
+    crew, told = Mortal(1), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    dispatcher.submit([work(None, told, again=False)])
+    crew.ends = {0: Lost("killed"), "back 1": None, 1: "done"}
+    dispatcher.run_until(lambda: ("done", None) in told)
+
+
+def test_a_site_that_fails_to_come_back_three_times_is_gone_for_good() -> None:
+    crew, told = Mortal(2), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    dispatcher.submit([work(0, told, again=True), work(1, told, again=True)])
+    crew.ends = {0: Lost("killed"), 1: "done", **{f"back {number}": Lost("no state") for number in (1, 2, 3, 4)}}
+    dispatcher.run_until(lambda: "lost" in told)
+    assert crew.revived == [0, 0, 0]
+    dispatcher.recall()
+    assert crew.revived == [0, 0, 0]
+    assert dispatcher.gone == {0: "no state"}
+
+
+def test_a_site_that_does_not_come_in_time_is_called_again() -> None:
+    crew, told = Mortal(1), list[Any]()
+    dispatcher = dispatcher_of(crew, told, patience=0.02)
+    dispatcher.submit([work(0, told, again=True)])
+    crew.ends = {0: Lost("killed"), "back 2": None, 1: "done"}
+    dispatcher.run_until(lambda: ("done", 0) in told)
+    assert crew.revived == [0, 0]
+
+
+def test_work_that_kills_its_site_each_time_is_given_up() -> None:
+    crew, told = Mortal(1), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    dispatcher.submit([work(0, told, again=True)])
+    crew.ends = {**{number: Lost("out of memory") for number in range(9)}, "back 1": None, "back 2": None}
+    dispatcher.run_until(lambda: "lost" in told)
+    assert len(crew.started) == 3
+
+
+def test_a_late_site_takes_no_other_sites_room() -> None:
+    crew, told = Slow(2), list[Any]()
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit([told_job(0, told)])
+    dispatcher.run_until(lambda: told == [("late", 0)])
+    crew.busy.clear()  # the rehearsal counts it
+    crew.capacity = Capacity({"a": 1}, 1)
+    dispatcher.submit([told_job(1, told, seconds=60)])
+    crew.finished = [1]
+    dispatcher.run_until(lambda: len(told) == 2)
+    assert told[1] == ("done", 1)
