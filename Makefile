@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two at a time; tests that start Ray follow one another (tests/conftest.py).
+TEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: run test test-fast test-exhaustive lint install clean
 
@@ -9,10 +11,10 @@ run: install
 	$(BIN)/lightning-fed run
 
 test: install
-	$(BIN)/python -m pytest
+	$(TEST)
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 # Minutes; goes on where it was interrupted.
 test-exhaustive: install

@@ -198,7 +198,8 @@ def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
         "training.schedule": "constant",
         "training.warmup_rounds": 0.0,
         "training.batch_size": 32 if distributed else 8,
-        "training.reset_optimizer_state": masked and not distributed,  # a repetition has not what was lost
+        # A repetition has no training of rounds that gave no sum, which only `plain` cannot have.
+        "training.reset_optimizer_state": trial.protocol != "plain" and not distributed,
         "federation.hospitals": HOSPITALS,
         "federation.rounds": ROUNDS,
         "federation.local_steps": 1,

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from lightning_fed.tracking.files import RunFolder
 
 PATIENCE = 300.0
 """Seconds without a new round after which a run counts as hung."""
+LISTENING = 10.0
 MOST_LIVES = 40
 BAD_INPUT, UNFINISHED = 2, 3
 HINTS = ("go on with", "nothing was written yet", "lightning-fed report")
@@ -41,6 +43,7 @@ class Life:
         self.mended: Callable[[], None] | None = None
         self.lives = 0
         self.process: subprocess.Popen[bytes] | None = None
+        self._listener: threading.Thread | None = None
 
     @property
     def output(self) -> Path:
@@ -55,13 +58,21 @@ class Life:
         if not self.folder.experiment.exists():
             shutil.rmtree(self.output, ignore_errors=True)
         resumed = ["--resume", str(self.output)] if self.folder.experiment.exists() else self.words
-        with self.log.open("ab") as told:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lightning_fed", "run", *resumed],
-                stdout=told,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
-            )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lightning_fed", "run", *resumed],
+            stdout=subprocess.PIPE,  # a terminal does not fill up when a disk does
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+        )
+        self._listener = threading.Thread(target=self._listen, args=(self.process,), daemon=True)
+        self._listener.start()
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Note what a process says, until it ends."""
+        assert process.stdout is not None
+        with self.log.open("ab", buffering=0) as log:
+            for line in process.stdout:
+                log.write(line)
 
     @property
     def rounds(self) -> int:
@@ -102,10 +113,12 @@ class Life:
         Raises:
             BrokenError: it is none.
         """
-        last = self.last_line()
         if self.process is None:  # looked at before
-            return last
+            return self.last_line()
         code, self.process = self.process.wait(), None
+        assert self._listener is not None
+        self._listener.join(LISTENING)  # what outlives the process may hold its end open
+        last = self.last_line()
         told = self.log.read_text(errors="replace")
         if "Traceback (most recent call last)" in told or "Fatal Python error" in told:
             raise BrokenError("it showed a traceback")

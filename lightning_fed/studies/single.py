@@ -300,9 +300,9 @@ def _write(prepared: Prepared, driver: Driver, folder: RunFolder, result: Result
         raise _unwritten(error, resume_hint(folder.path)) from error
     try:
         page = write_report(folder.path)
-    except OSError as error:
-        hint = f"the run is complete; write its page by: lightning-fed report {folder.path}"
-        raise _unwritten(error, hint) from error
+    except (OSError, InputError) as error:
+        told = f"the run is complete, without its page ({error})"
+        raise FederationError(f"{told}; write it by: lightning-fed report {folder.path}") from error
     for line in [*result_lines(result), f"report: {page}"]:
         say(line)
 
