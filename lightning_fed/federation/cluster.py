@@ -19,7 +19,7 @@ from ray._private.services import get_ray_address_from_environment
 from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lightning_fed.errors import InputError
+from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Ray
 from lightning_fed.federation.crew import Capacity
 
@@ -190,11 +190,27 @@ def _own_end() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Of starting a node.
+
+    Raises:
+        FederationError: it did not start in the half minute that Ray has for that.
+    """
+    try:
+        yield
+    except Exception as error:  # Ray's is of no kind of its own
+        if "timed out during startup" not in str(error):
+            raise
+        raise FederationError("Ray did not start here in its 30 s; try again when less runs beside it") from error
+
+
 def _join(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        ray.init(address="local", include_dashboard=False, **options)
+        with in_time():
+            ray.init(address="local", include_dashboard=False, **options)
         return
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of the token that it has just found
     # A head node of this machine wrote its token where we find it; nobody should have to say so again.

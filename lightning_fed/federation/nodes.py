@@ -16,6 +16,8 @@ from ray._private.authentication.authentication_token_setup import enable_token_
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lightning_fed.federation.cluster import in_time
+
 PIECE = 8 * 2**20
 """Bytes of one object that fills a store."""
 
@@ -31,7 +33,8 @@ class Nodes:
         enable_token_auth_by_default()
         self.store, self._numbers = store, 1
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": store}
-        self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        with in_time():
+            self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(count):
                 self.add()
@@ -54,7 +57,8 @@ class Nodes:
         """One more node, at an address of its own: a driver joins the node whose address is its own."""
         self._numbers += 1
         address = f"127.0.{self._numbers // 250}.{self._numbers % 250 + 1}"
-        self._cluster.add_node(num_cpus=1, node_ip_address=address, object_store_memory=self.store)
+        with in_time():
+            self._cluster.add_node(num_cpus=1, node_ip_address=address, object_store_memory=self.store)
 
     def lose(self, place: int) -> None:
         """End a node at once, with all processes on it."""
@@ -70,11 +74,11 @@ class Nodes:
         """More objects in every node's store than it holds, so that it has to write others to disk."""
         living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         pieces = self.store // PIECE + 2
-        held = [
-            _fill.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
-            for node in living
-            for _ in range(pieces)
-        ]
+        held: list[Any] = []
+        for node in living:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            filled: Any = _fill.options(scheduling_strategy=there, num_returns=pieces).remote(pieces)
+            held += filled
         ray.wait(held, num_returns=len(held), timeout=30)
         yield
         del held
@@ -93,8 +97,8 @@ class Nodes:
 
 
 @ray.remote(num_cpus=0)
-def _fill() -> Any:
-    return np.zeros(PIECE, dtype=np.uint8)
+def _fill(pieces: int) -> Any:
+    return tuple(np.zeros(PIECE, dtype=np.uint8) for _ in range(pieces))
 
 
 def _target(entry: Path) -> str:
