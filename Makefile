@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two at a time; tests that start Ray follow one another (tests/conftest.py).
-TEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+TEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 .PHONY: run test test-fast test-exhaustive lint install clean
 

@@ -1,10 +1,12 @@
 """One torch thread, as a hospital has, so that results repeat to the bit; and which tests may run side by side."""
 
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 hypothesis.settings.register_profile("lightning-fed", deadline=None, max_examples=25, print_blob=True)
 hypothesis.settings.load_profile("lightning-fed")
@@ -16,12 +18,22 @@ ALONE = ("test_full_disk", "test_privacy_kill")
 """Of these, the modules that do not."""
 
 
-@pytest.hookimpl(tryfirst=True)
+class ByModule(LoadScopeScheduling):
+    """A module's tests run in one process, and all that start Ray in the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.split("::")[0]
+        return "ray" if _starts_ray(Path(module)) else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    """With `-n`, in place of xdist's own."""
+    return ByModule(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module's tests run in one process, and all that start Ray in the same one, which begins with them."""
-    for item in items:
-        group = "ray" if _starts_ray(item.path) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Those that start Ray begin, as they are the longest."""
     items.sort(key=lambda item: not _starts_ray(item.path))
 
 

@@ -222,8 +222,13 @@ class SecAggPlus:
         every = self.terms.rounds_per_setup
         done = (round - 1) % every
         outside = dict(self.outside) if done else {}
+        self.outside = dict(outside)
         there = [hospital for hospital in cohort if hospital not in outside]
-        session = self.conductor.set_up(there, round, min(every - done, self.rounds - round + 1))
+        try:
+            session = self.conductor.set_up(there, round, min(every - done, self.rounds - round + 1))
+        except RoundAbortedError:
+            self.outside = outside
+            raise
         self.outside = outside | self.conductor.lost
         return session
 
@@ -236,6 +241,8 @@ class SecAggPlus:
 
     def take(self, hospital: int, weight: int, parts: tuple[Any, ...]) -> None:
         """A hospital's masked slices go on to the shards."""
+        if self._broken is not None:
+            return
         try:
             self.shards.add(hospital, parts)
             self._uploaded.append(hospital)

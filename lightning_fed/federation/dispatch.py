@@ -109,7 +109,7 @@ class Dispatcher:
             FederationError: a site is gone or late whose job says nothing of that, or all of them are gone.
         """
         moved = self._start_all() + self._give_up_late()
-        if moved and not self.running:
+        if moved:  # whoever was told may have all that they wait for
             return
         if not self.running and not self.coming:
             if len(self.gone) == len(self.crew.places):
@@ -132,10 +132,9 @@ class Dispatcher:
                 self._lose(job, result.reason)
             elif job.lost is not None:
                 job.lost(result.reason)
-        elif job in self.given_up:
-            job.afterwards(result)
         else:
-            job.done(result)
+            self._losses.pop(job, None)
+            (job.afterwards if job in self.given_up else job.done)(result)
         self.given_up.discard(job)
 
     def _lose_site(self, site: int, reason: str) -> None:
@@ -199,16 +198,16 @@ class Dispatcher:
         return len(late) + len(missing)
 
     def _lose(self, job: Job, reason: str) -> None:
-        if job.site is None and len(self.gone) < len(self.crew.places):
+        self._losses[job] += 1
+        elsewhere = job.site is None and len(self.gone) < len(self.crew.places)
+        most = max(MOST_LOSSES, len(self.crew.places)) if job.site is None else MOST_LOSSES
+        if (elsewhere or self._waits(job)) and self._losses[job] < most:
             self.queue.insert(0, job)
             return
-        self._losses[job] += 1
-        if self._waits(job) and self._losses[job] < MOST_LOSSES:
-            self.queue.insert(0, job)
-        elif job.lost is None:
+        del self._losses[job]
+        if job.lost is None:
             raise FederationError(reason)
-        else:
-            job.lost(reason)
+        job.lost(reason)
 
     def _waits(self, job: Job) -> bool:
         """Whether a job can be done once a site is back."""

@@ -130,7 +130,13 @@ class Driver:
         self._last_rounds = dict(checkpoint.last_rounds)
         self._failed_in_a_row = checkpoint.failed_in_a_row
         self.aggregation.outside = dict(checkpoint.outside)
-        self._reach("restore", {hospital: (round,) for hospital, round in self._last_rounds.items()})
+        restored = self._reach("restore", {hospital: (round,) for hospital, round in self._last_rounds.items()})
+        for hospital in self._last_rounds:  # one whose process is gone takes it up when it comes back
+            if hospital not in restored and self.roster.site_of[hospital] not in self.dispatcher.gone:
+                raise FederationError(
+                    f"hospital {hospital} did not take up its state in ray.startup_timeout "
+                    f"({self.experiment.ray.startup_timeout:g} s)"
+                )
 
     def _hospitals_of(self, site: int) -> list[int]:
         return [member.hospital for member in self.roster.groups[site]]
@@ -318,7 +324,7 @@ class Driver:
                 self._trained(result[0])
 
         def lost(reason: str) -> None:
-            if self.experiment.secagg.protocol == "plain":
+            if self.experiment.secagg.protocol == "plain" and hospital not in round.late:
                 raise FederationError(reason)
             round.waiting.discard(hospital)
             if self.experiment.privacy.guarantees:  # it may have charged the round before it was lost

@@ -16,6 +16,7 @@ from ray._private.authentication.authentication_token_setup import enable_token_
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lightning_fed.errors import FederationError
 from lightning_fed.federation.cluster import in_time
 
 PIECE = 8 * 2**20
@@ -88,7 +89,10 @@ class Nodes:
         for process in psutil.Process().children(recursive=True):
             if process.name() == "raylet":
                 folder = Path(f"/proc/{process.pid}/fd")
-                yield from (entry for entry in folder.iterdir() if "plasma" in _target(entry))
+                found = [entry for entry in folder.iterdir() if "plasma" in _target(entry)]
+                if not found:
+                    raise FederationError(f"the object store of process {process.pid} cannot be looked into")
+                yield from found
 
     def close(self) -> None:
         """End the nodes."""

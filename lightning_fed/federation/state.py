@@ -91,9 +91,13 @@ class RoundFiles:
         """Write a round's file, then remove all but the newest."""
         path = self.path(round)
         write_whole(path, content)
+        self.keep_newest()
+        return path
+
+    def keep_newest(self) -> None:
+        """Remove all but the newest files."""
         for old in self.rounds()[: -self.kept]:
             self.path(old).unlink(missing_ok=True)
-        return path
 
 
 class HospitalStates(RoundFiles):
@@ -107,12 +111,21 @@ class HospitalStates(RoundFiles):
     def __init__(self, output: Path, hospital: int) -> None:
         super().__init__(output / "hospitals" / str(hospital), "state")
         self.hospital = hospital
+        self.last = 0
 
     def save(self, round: int, content: dict[str, Any]) -> Path:
-        """Write a round's state under the hospital's number; those of later rounds, which come again, go."""
-        for later in [found for found in self.rounds() if found > round]:
-            self.path(later).unlink(missing_ok=True)
-        return super().save(round, {"hospital": self.hospital, **content})
+        """Write a round's state under the hospital's number.
+
+        States of rounds after the last one that was loaded or saved go: they are of a process that was lost, and
+        would take the place of what the driver asks for.
+        """
+        path = self.path(round)
+        write_whole(path, {"hospital": self.hospital, **content})
+        for stray in [found for found in self.rounds() if found > self.last and found != round]:
+            self.path(stray).unlink(missing_ok=True)
+        self.last = round
+        self.keep_newest()
+        return path
 
     def later(self, round: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The states of later rounds that can be read: rounds that the driver's checkpoint does not know yet."""
@@ -130,4 +143,5 @@ class HospitalStates(RoundFiles):
         state = read_whole(path)
         if state.pop("hospital", None) != self.hospital:
             raise InputError(f"{path}: not the state of hospital {self.hospital}; put its own back")
+        self.last = round
         return state

@@ -126,7 +126,7 @@ def chaos_command(words: Sequence[str]) -> int:
     told = Told()
     try:
         with closing(Nodes(2)) as nodes:
-            _try(options.minutes, options.seed, options.only, nodes, folder, told)
+            _try(options.minutes, options.seed, options.only, nodes, folder, options.output is not None, told)
     except BaseException:
         say(f"the runs are kept: {folder}")
         raise
@@ -137,7 +137,7 @@ def chaos_command(words: Sequence[str]) -> int:
     return 0
 
 
-def _try(minutes: float, seed: int, only: int | None, nodes: Nodes, folder: Path, told: Told) -> None:
+def _try(minutes: float, seed: int, only: int | None, nodes: Nodes, folder: Path, kept: bool, told: Told) -> None:
     begun = time.monotonic()
     wanted = itertools.islice(trials(seed), only, None if only is None else only + 1)
     for trial in wanted:
@@ -146,6 +146,8 @@ def _try(minutes: float, seed: int, only: int | None, nodes: Nodes, folder: Path
         since = time.monotonic()
         try:
             struck, lives = run_trial(trial, seed, nodes, folder / str(trial.number))
+            if not kept:
+                shutil.rmtree(folder / str(trial.number))
         except FederationError as error:
             raise FederationError(
                 f"trial {trial}: {error}; repeat it by: lightning-fed chaos --seed {seed} --only {trial.number}"
@@ -247,13 +249,13 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
                 if life.folder.summary.exists():
                     break
                 life.start()
+                life.wait_for_a_word()
             if fault.strike(life, dice):
                 struck.append(fault)
         life.finish()
         check_promises(experiment, life.output, [life.log, nodes.logs, *nodes.stores()])
     finally:
         life.end_now()
-    shutil.rmtree(folder)
     return struck, life.lives
 
 

@@ -74,6 +74,11 @@ class Life:
             for line in process.stdout:
                 log.write(line)
 
+    def wait_for_a_word(self) -> None:
+        """Until the process has said something: before, it does not know yet what a signal is to do."""
+        said = self.log.stat().st_size if self.log.exists() else 0
+        self.wait_for(lambda: self.log.exists() and self.log.stat().st_size > said)
+
     @property
     def rounds(self) -> int:
         """Rounds that are recorded."""
@@ -139,12 +144,11 @@ class Life:
     def finish(self) -> None:
         """To the end, resumed where it ends before."""
         while True:
-            if self.process is None or not self.lives_now:
-                if self.folder.summary.exists():
-                    return
-                self.start()
             self.wait_for(lambda: False)
             self.ended()
+            if self.folder.summary.exists():
+                return
+            self.start()
 
     def workers(self, title: str) -> list[psutil.Process]:
         """Processes of Ray whose title begins so, such as `ray::HospitalActor`."""

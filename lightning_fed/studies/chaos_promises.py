@@ -140,7 +140,8 @@ def _seen(take: Any, clear: dict[tuple[int, int], Vector], own: Any, hospital: i
 
 def _nothing_in_clear(updates: Iterable[Vector], places: Iterable[Path]) -> None:
     """Promise 1: no file, log or object store holds a stretch of an update."""
-    snippets = [update[len(update) // 2 :][:SNIPPET].tobytes() for update in updates if np.any(update)]
+    stretches = (update[len(update) // 2 :][:SNIPPET] for update in updates)
+    snippets = [stretch.tobytes() for stretch in stretches if np.all(stretch)]
     for path in places:
         for file in [path] if path.is_file() else path.rglob("*"):
             for content in _content(file):
@@ -174,6 +175,8 @@ def _charged(
             raise BrokenError(f"promise 2: hospital {hospital} charged {charged} and released more")
         if told["steps_by_hospital"][hospital] != charged:
             raise BrokenError(f"promise 2: the summary tells other steps than hospital {hospital}'s ledger")
+        if told["epsilon_by_hospital"][hospital] != epsilon_after(again.doses[hospital], charged):
+            raise BrokenError(f"promise 3: hospital {hospital}'s epsilon is not that of {charged} releases")
         if told["epsilon_by_hospital"][hospital] < again.epsilons[hospital]:
             raise BrokenError(f"promise 3: hospital {hospital}'s epsilon is below that of the run without faults")
     if told["epsilon"] != max(told["epsilon_by_hospital"]):

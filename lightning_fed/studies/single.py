@@ -273,9 +273,10 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: 
 
 def _unwritten(error: OSError, hint: str) -> FederationError:
     """Of a disk that is full, or of another reason why a file of the run could not be written."""
-    return FederationError(
-        f"{error.filename or 'a file of the run'}: cannot be written ({error.strerror}); {hint}"
-    )
+    if error.errno is None:  # none of the system's, such as a time-out
+        raise error
+    file = error.filename or "a file of the run"
+    return FederationError(f"{file}: cannot be written ({error.strerror}); {hint}")
 
 
 def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun) -> None:

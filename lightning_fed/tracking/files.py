@@ -77,8 +77,10 @@ class RunFolder:
         """
         try:
             file = hold(self.path / ".lock")
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(f"output: another process works on {self.path}; end that one first") from error
+        except OSError as error:
+            raise InputError(f"output: {self.path} cannot be held ({error.strerror}); name another") from error
         with file:
             yield
 

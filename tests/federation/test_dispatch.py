@@ -358,6 +358,33 @@ def test_work_that_kills_its_site_each_time_is_given_up() -> None:
     assert len(crew.started) == 3
 
 
+def test_work_for_anybody_that_kills_every_site_is_given_up() -> None:
+    crew, told = Mortal(2), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    dispatcher.submit([work(None, told, again=False)])
+    crew.ends = {number: Lost("out of memory") for number in range(50)}
+    crew.ends |= {f"back {number}": None for number in range(1, 50)}
+    dispatcher.run_until(lambda: "lost" in told)
+    assert len(crew.started) == 3
+
+
+def test_what_is_found_late_before_the_waiting_is_not_waited_for() -> None:
+    """Ray waits a little less than it is told to, so that a deadline is met in the next step."""
+    crew, told = Slow(1), list[Any]()
+    dispatcher = Dispatcher(crew)
+    dispatcher.submit([told_job(0, told, seconds=0.01)])
+    crew.wait = lambda tickets, seconds=None: []  # type: ignore[method-assign]
+    dispatcher.step()
+    time.sleep(0.02)
+
+    def refuse(tickets: Sequence[int], seconds: float | None = None) -> list[tuple[int, Any]]:
+        raise AssertionError("nobody waits for this work any more")
+
+    crew.wait = refuse  # type: ignore[method-assign]
+    dispatcher.step()
+    assert told == [("late", 0)]
+
+
 def test_a_late_site_takes_no_other_sites_room() -> None:
     crew, told = Slow(2), list[Any]()
     dispatcher = Dispatcher(crew)

@@ -109,6 +109,20 @@ def test_a_hospital_loads_the_very_rounds_state_and_drops_later_ones_once_it_tra
     assert states.rounds() == [4]
 
 
+def test_states_of_processes_that_were_lost_do_not_take_the_place_of_the_one_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    """Each trains a round further, saves it, and dies before the driver hears of it."""
+    first = HospitalStates(tmp_path, 3)
+    first.save(1, {"round": 1})
+    first.save(2, {"round": 2})
+    for round in (3, 4, 5, 6):
+        states = HospitalStates(tmp_path, 3)
+        assert states.load(2) == {"round": 2}
+        states.save(round, {"round": round})
+        assert states.rounds() == [1, 2, round]
+
+
 @pytest.mark.parametrize("round", [3, 5])
 def test_an_older_or_missing_state_does_not_stand_in(tmp_path: Path, round: int) -> None:
     states = HospitalStates(tmp_path, 3)
