@@ -1,4 +1,4 @@
-"""The command line: `lightning-fed run | paper | sweep | report | predict | export | bench | chaos`."""
+"""The command line: `lightning-fed run | paper | sweep | report | predict | export | audit | bench | chaos`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ USAGE = """usage: lightning-fed COMMAND [options]
   export    a run's model as safetensors and ONNX, with its privacy card
   predict   name the cells in pictures, or in an npz, by a trained model
   secagg-parameters   the degree and threshold that hold for some hospitals and rates, as JSON
+  audit     whether a claimed epsilon can be true: audit epsilon --config FILE
   chaos     short runs under random faults: killed processes, lost nodes, full disks, damaged files
   bench     measure this machine: bench federation, bench secagg, bench soak
 
@@ -38,7 +39,10 @@ Of several: writes a page that compares them (comparison.html)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 bad input, 3 no end to the federation, 130 Ctrl-C."""
+    """Run a command and return its exit code.
+
+    0 done, 2 bad input, 3 no end to the federation, 4 a claim that an audit refutes, 130 Ctrl-C.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -74,6 +78,7 @@ def _dispatch(words: list[str]) -> int:
         "predict": _predict,
         "export": _export,
         "bench": _bench,
+        "audit": _audit,
         "chaos": _chaos,
         "secagg-parameters": _secagg_parameters,
     }
@@ -146,6 +151,12 @@ def _bench(words: list[str]) -> int:
     from lightning_fed.studies.bench import bench_command
 
     return bench_command(words)
+
+
+def _audit(words: list[str]) -> int:
+    from lightning_fed.studies.audit import audit_command
+
+    return audit_command(words)
 
 
 def _chaos(words: list[str]) -> int:

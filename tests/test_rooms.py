@@ -18,8 +18,9 @@ BELOW = {
     "privacy": set(),
     "tracking": set(),
     "report": {"tracking"},
+    "audit": set(),
     "federation": {"data", "models", "privacy", "secagg", "tracking"},
-    "studies": {"data", "models", "privacy", "secagg", "tracking", "federation", "report"},
+    "studies": {"data", "models", "privacy", "secagg", "tracking", "federation", "report", "audit"},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -19,9 +19,7 @@ from lightning_fed.federation.lean import lean_imports
 from lightning_fed.federation.memory import keep_freed_memory, return_much_freed_memory
 from lightning_fed.federation.remote import LostError, fetch
 from lightning_fed.federation.shards import ActorShards
-from lightning_fed.paths import hold
-
-HOLD_SECONDS = 60.0
+from lightning_fed.federation.state import hold_hospital
 
 if TYPE_CHECKING:
     from lightning_fed.data.images import ImageData
@@ -37,7 +35,7 @@ class HospitalActor:
         keep_freed_memory()
         with lean_imports():
             from lightning_fed.federation.site import Site
-        self.held = [] if output is None else [_hold_folder(output, member.hospital) for member in members]
+        self.held = [] if output is None else [hold_hospital(output, member.hospital) for member in members]
         self.site = Site(experiment, data, members, output)
 
     def place(self) -> Place:
@@ -58,24 +56,6 @@ class HospitalActor:
         result = getattr(self.site, method)(*arguments)
         return_much_freed_memory(time.perf_counter() - begun)
         return result
-
-
-def _hold_folder(output: Path, hospital: int) -> IO[str]:
-    """Be the one process that works as a hospital: two would charge one ledger.
-
-    One that was taken for lost may be about to end, and is waited for.
-
-    Raises:
-        InputError: another process does so for longer than `HOLD_SECONDS`.
-    """
-    folder = output / "hospitals" / str(hospital)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return hold(folder / ".lock", HOLD_SECONDS)
-    except BlockingIOError as error:
-        raise InputError(f"{folder}: another process works as this hospital; end it first") from error
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be held ({error.strerror}); put the run on a disk that can") from error
 
 
 class ActorCrew:
@@ -161,7 +141,8 @@ class ActorCrew:
         except (InputError, FederationError) as error:
             if site is None and not isinstance(error, LostError):
                 raise
-            return Lost(str(error))  # what keeps a site from coming back is no end for the others
+            of_object = isinstance(error, LostError) and error.of_object
+            return Lost(str(error), site=not of_object)  # one that cannot come back is no end for the others
         if site is not None:
             self.places = [first if one == site else place for one, place in enumerate(self.places)]
             now = self.cluster.capacity(self.experiment.ray)  # sites may be on nodes whose loss nobody has met yet
@@ -183,7 +164,13 @@ class ActorCrew:
         """Actors that hold no CPU: on the driver's node, whose loss ends the run anyway, then on others."""
         here = ray.get_runtime_context().get_node_id()
         others = sorted(node.id for node in self.cluster.usable(self.experiment.ray) if node.id != here)
-        shards = ActorShards(count, [here, *others], self.experiment.secagg.stage_timeout)
+        answer, startup = self.experiment.secagg.stage_timeout, self.experiment.ray.startup_timeout
+        try:
+            shards = ActorShards(count, [here, *others], answer, startup)
+        except GetTimeoutError:
+            raise InputError(
+                f"ray.startup_timeout: the aggregator's processes did not answer in {startup:g} s; raise it"
+            ) from None
         self.shards.append(shards)
         return shards
 

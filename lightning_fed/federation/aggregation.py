@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 from lightning_fed.experiment import Experiment, Federation
 from lightning_fed.federation.aggregator import Shards, ShardsLostError
@@ -125,6 +127,7 @@ class PlainAggregation:
         self.lost = {hospital: stage for hospital, stage in gone.items() if not uploads(stage)}
         self._sent: dict[int, tuple[int, Any]] = {}
         self._expected = [hospital for hospital in cohort if hospital not in self.lost]
+        self.refusals = []
         return self._expected
 
     def absent(self, hospitals: Iterable[int]) -> None:
@@ -135,19 +138,31 @@ class PlainAggregation:
         self._sent[hospital] = weight, parts[0]
 
     def close(self) -> Aggregate:
-        """What those that sent have in common, taken in the order of hospitals."""
+        """What those that sent have in common, taken in the order of hospitals.
+
+        Where a few may mean harm, an update that is not finite is left out.
+        """
         missing = [hospital for hospital in self._expected if hospital not in self._sent]
         self.lost.update(dict.fromkeys(missing, LAST_BEFORE_UPLOAD))
         if not self._sent:
             raise RoundAbortedError("no hospital sent an update")
-        counted = tuple(sorted(self._sent))
-        updates = ((self._sent[one][0], self._bounded(self._sent[one][1])) for one in counted)
-        combined = self._combine(updates)
+        counted: list[int] = []
+        combined = self._combine(self._updates(counted))
         self._sent = {}
-        return Aggregate(combined, counted)
+        return Aggregate(combined, tuple(counted))
 
-    def _bounded(self, sent: Any) -> Vector:
-        return bound(self.fetch(sent), self.federation.norm_bound)
+    def _updates(self, counted: list[int]) -> Iterator[tuple[int, Vector]]:
+        """Weights and bounded updates; `counted` is told whose."""
+        wary = self.federation.aggregator != "mean" or self.federation.norm_bound is not None
+        fetched = ((one, self._sent[one][0], self.fetch(self._sent[one][1])) for one in sorted(self._sent))
+        for hospital, weight, update in fetched:
+            if wary and not np.isfinite(update).all():
+                self.refusals.append(f"hospital {hospital}: its update is not finite, and is left out")
+                continue
+            counted.append(hospital)
+            yield weight, bound(update, self.federation.norm_bound)
+        if not counted:
+            raise RoundAbortedError("no hospital sent an update that is finite")
 
     def _combine(self, updates: Iterable[tuple[int, Vector]]) -> Vector:
         if self.federation.aggregator == "mean":

@@ -30,9 +30,14 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Lost:
-    """What comes back of work whose site is gone: the reason."""
+    """What comes back of work that was lost.
+
+    Args:
+        reason: in words. site: whether the site is gone, or only an object that the work was to read.
+    """
 
     reason: str
+    site: bool = True
 
 
 class Crew(Protocol):

@@ -108,25 +108,32 @@ class Dispatcher:
         Raises:
             FederationError: a site is gone or late whose job says nothing of that, or all of them are gone.
         """
-        moved = self._start_all() + self._give_up_late()
-        if moved:  # whoever was told may have all that they wait for
+        if self._start_all():  # whoever was told may have all that they wait for
             return
-        if not self.running and not self.coming:
+        if not self.running and not self.coming and not self._give_up_late():
             if len(self.gone) == len(self.crew.places):
                 raise FederationError(next(iter(self.gone.values())))
             raise RuntimeError(f"{len(self.queue)} jobs wait and none can start")
-        for ticket, result in self.crew.wait([*self.running, *self.coming], self._time_left()):
+        while self._hand_on() and self._time_left() == 0.0:  # what is there is not late
+            pass
+        self._give_up_late()
+        self._start_all()
+
+    def _hand_on(self) -> int:
+        """Wait for what is done until the next deadline, and hand it on; how much it was."""
+        tickets = [*self.running, *self.coming]
+        ended = self.crew.wait(tickets, self._time_left()) if tickets else []
+        for ticket, result in ended:
             if ticket in self.coming:
                 self._came(self.coming.pop(ticket)[0], result)
             else:
                 self._ended(self.running.pop(ticket), result)
-        self._give_up_late()
-        self._start_all()
+        return len(ended)
 
     def _ended(self, running: Running, result: Any) -> None:
         job = running.job
         if isinstance(result, Lost):
-            if running.life == self._lives[running.site] and running.site not in self.gone:
+            if result.site and running.life == self._lives[running.site] and running.site not in self.gone:
                 self._lose_site(running.site, result.reason)
             if job not in self.given_up:
                 self._lose(job, result.reason)

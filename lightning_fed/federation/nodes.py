@@ -39,7 +39,8 @@ class Nodes:
         try:
             for _ in range(count):
                 self.add()
-            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+            with _quiet():
+                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
         except BaseException:
             self.close()
             raise
@@ -98,6 +99,20 @@ class Nodes:
         """End the nodes."""
         ray.shutdown()
         self._cluster.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What connects meanwhile does not print each node that is lost."""
+    name = "RAY_BACKEND_LOG_LEVEL"
+    before = os.environ.get(name)
+    os.environ[name] = "fatal"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @ray.remote(num_cpus=0)

@@ -122,12 +122,15 @@ class MaskedOutbox:
 
     Args:
         experiment: the whole run's. client: this hospital's, set up for the round.
+
+    Attributes:
+        encode: gives the vector that is to be masked.
     """
 
     def __init__(self, experiment: Experiment, client: Client) -> None:
         self.client = client
         encoding = client.me.terms.encoding
-        self._encode: Encode = (
+        self.encode: Encode = (
             _WholeNumbers(encoding)
             if isinstance(encoding, IntegerSum)
             else _Encoder(experiment, client.me.hospital, encoding)
@@ -136,7 +139,7 @@ class MaskedOutbox:
     def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
         """Packed slices, uint8; nothing of the update is left in clear."""
         begun = time.perf_counter()
-        vector, saturated = self._encode(round, update, weight)
+        vector, saturated = self.encode(round, update, weight)
         self.client.mask(round, vector)
         ring_bits = self.client.me.terms.encoding.ring_bits
         packed = tuple(pack(vector[start:stop], ring_bits) for start, stop in slices(len(vector), parts))
@@ -148,16 +151,19 @@ class AdditiveOutbox:
 
     Args:
         experiment: the whole run's. hospital: whose. encoding: of the vectors.
+
+    Attributes:
+        encode: gives the vector that is to be shared.
     """
 
     def __init__(self, experiment: Experiment, hospital: int, encoding: Encoding) -> None:
-        self._encode = _Encoder(experiment, hospital, encoding)
+        self.encode: Encode = _Encoder(experiment, hospital, encoding)
 
     def send(self, round: int, update: Vector, weight: int, parts: int) -> Parcel:
         """Shares, uint32 (parameters + 1,) each; of fewer than three, one would be nearly the vector itself."""
         if parts < SMALLEST_COHORT:
             raise ProtocolError(f"asked for {parts} additive shares; {SMALLEST_COHORT} hospitals or more share")
         begun = time.perf_counter()
-        vector, saturated = self._encode(round, update, weight)
+        vector, saturated = self.encode(round, update, weight)
         shares = tuple(additive_shares(vector, parts))
         return Parcel(shares, saturated, time.perf_counter() - begun)

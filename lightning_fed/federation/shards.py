@@ -29,10 +29,13 @@ class ActorShards:
 
     Args:
         count: of shards. nodes: to which they go in turn, where there is room. timeout: seconds for an answer.
+        startup: seconds for a new one's first answer.
     """
 
-    def __init__(self, count: int, nodes: Sequence[str], timeout: float | None = None) -> None:
-        self.count, self.timeout = count, timeout
+    def __init__(
+        self, count: int, nodes: Sequence[str], timeout: float | None = None, startup: float | None = None
+    ) -> None:
+        self.count, self.timeout, self.startup = count, timeout, startup
         self._nodes = [nodes[shard % len(nodes)] for shard in range(count)]
         self.actors: list[Any] = [self._actor(shard) for shard in range(count)]
         self._vector = (0, 1)
@@ -40,11 +43,16 @@ class ActorShards:
         self._told: list[int] = []
         self._adding: list[Any] = []
         self._broken = False
+        self._await(self.actors)
 
     def _actor(self, shard: int) -> Any:
         shell = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Shard)
         strategy = NodeAffinitySchedulingStrategy(self._nodes[shard], soft=True)
         return shell.options(scheduling_strategy=strategy, enable_task_events=False).remote()
+
+    def _await(self, actors: Sequence[Any]) -> None:
+        """Until new ones answer."""
+        fetch([actor.answer.remote() for actor in actors], self.startup, "an aggregator shard's")
 
     def begin(self, length: int, ring_bits: int) -> None:
         """Start a round's sum of vectors of a length; what is left of a round before it is dropped."""
@@ -94,24 +102,35 @@ class ActorShards:
 
     def _mend(self) -> None:
         """Replace the actors that are gone, and add up anew; what cannot be read any more is left out."""
-        for shard, actor in enumerate(self.actors):
-            try:
-                self._answers([actor.answer.remote()])
-            except (LostError, GetTimeoutError):
-                ray.kill(actor)
-                self.actors[shard] = self._actor(shard)
+        gone = self._gone()
+        for shard in gone:
+            ray.kill(self.actors[shard])
+            self.actors[shard] = self._actor(shard)
+        self._await([self.actors[shard] for shard in gone])
         self._adding = []
-        self._begin()
-        for hospital, parts in list(self._sent.items()):
+        unread: int | None = -1
+        while unread is not None:  # from the beginning, as some shards may have added what others cannot read
+            self._sent.pop(unread, None)
+            self._begin()
+            unread = self._add_again()
+        self._broken = False
+
+    def _gone(self) -> list[int]:
+        """The shards that do not answer, all asked at the same time."""
+        asked = [actor.answer.remote() for actor in self.actors]
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=self.timeout)
+        return [shard for shard, answer in enumerate(asked) if answer not in ready or not _is_there(answer)]
+
+    def _add_again(self) -> int | None:
+        """Send all that was sent once more; the hospital whose vector cannot be read any more, if there is one."""
+        for hospital, parts in self._sent.items():
             try:
                 self._answers(self._add(parts))
             except LostError as error:
                 if not error.of_object:
                     raise
-                del self._sent[hospital]
-                self._mend()  # from the beginning, as some shards may have added it
-                return
-        self._broken = False
+                return hospital
+        return None
 
     def _begin(self) -> None:
         length, ring_bits = self._vector
@@ -127,3 +146,11 @@ class ActorShards:
 
     def _answers(self, references: list[Any]) -> Any:
         return fetch(references, self.timeout, "an aggregator shard's")
+
+
+def _is_there(answer: Any) -> bool:
+    try:
+        fetch(answer)
+    except LostError:
+        return False
+    return True

@@ -76,7 +76,7 @@ class Ledger:
         self.charges: list[Charge] = []
         self.releases: list[Release] = []
         self.checks = [""]
-        self._size = 0
+        self._size = self._cut_off = 0
         if path is not None and path.exists():
             self._read(path)
 
@@ -162,8 +162,11 @@ class Ledger:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 new = not self.path.exists()
                 with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
-                    if os.fstat(file.fileno()).st_size != self._size:
+                    if os.fstat(file.fileno()).st_size != self._size + self._cut_off:
                         raise FederationError(f"{self.path}: another process writes it; end that one and resume")
+                    if self._cut_off:  # not before, as whoever only reads it may not be the one who writes it
+                        file.truncate(self._size)
+                        self._cut_off = 0
                     file.write(line)
                     file.flush()
                     os.fsync(file.fileno())
@@ -198,11 +201,7 @@ class Ledger:
                 raise InputError(f"{path}: line {place} is damaged; put the hospital's ledger back") from error
         if rest and not _is_cut_off(rest):
             raise InputError(f"{path}: line {len(lines)} is damaged; put the hospital's ledger back")
-        self._size = sum(len(line) + 1 for line in whole)
-        if rest:
-            with path.open("r+b") as file:
-                file.truncate(self._size)
-                os.fsync(file.fileno())
+        self._size, self._cut_off = sum(len(line) + 1 for line in whole), len(rest)
 
     def _take(self, line: bytes) -> None:
         content = json.loads(line)

@@ -213,7 +213,7 @@ def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
         "privacy.reproducible": True,
         "faults.max_failed_rounds": ROUNDS,
         "ray.address": address,
-        "ray.hospitals_per_actor": 1 if masked else dice.choice([1, 2]),
+        "ray.hospitals_per_actor": dice.choice([1, 1, 2]),
         "tracking.wandb": "disabled",
         "seed": dice.randrange(2**31),
         "output": output,
@@ -221,6 +221,8 @@ def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
     if masked:
         keys |= {"secagg.threshold": 3, "secagg.server": "semi_honest", "secagg.shards": dice.choice([1, 2])}
         keys["secagg.rounds_per_setup"] = dice.choice([1, 5])
+        if dice.random() < 0.5:
+            keys["federation.round_timeout"] = 3.0
     if trial.mechanism != "none":
         keys |= {"privacy.epsilon": 8.0, "privacy.max_grad_norm": 0.1}
     if distributed:

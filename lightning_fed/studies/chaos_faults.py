@@ -102,19 +102,21 @@ def fill_stores(life: Life, dice: random.Random) -> bool:
 
 
 def fill_disk(life: Life, dice: random.Random) -> bool:
-    """No file of the driver, or of a process of hospitals, can grow beyond a size: writes fail in their middle."""
+    """No file of the driver, or of a process of hospitals, can grow beyond a size: a write fails in its middle."""
     assert life.process is not None
     there = life.workers(HOSPITAL)
     victim = dice.choice(there).pid if there and dice.random() < 0.5 else life.process.pid
-    most = dice.choice([0, 200, 4096, 20_000])
+    most = dice.choice([0, 200, 4096])
     try:
         _, hard = resource.prlimit(victim, resource.RLIMIT_FSIZE)
         resource.prlimit(victim, resource.RLIMIT_FSIZE, (most, hard))
+        rounds = life.rounds + 3
+        if not life.wait_for(lambda: life.rounds >= rounds):
+            return True
+        resource.prlimit(victim, resource.RLIMIT_FSIZE, (hard, hard))  # what was written was small enough
     except (ProcessLookupError, PermissionError):
-        return False
-    rounds = life.rounds + 3
-    life.wait_for(lambda: life.rounds >= rounds)  # files may be small enough
-    return True
+        pass
+    return False
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:

@@ -9,31 +9,36 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lightning_fed.experiment import Experiment, Loss
 from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.crew import LocalCrew
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.enrolment import enrol, save_identities
+from lightning_fed.federation.outbox import AdditiveOutbox, Encode, MaskedOutbox
 from lightning_fed.federation.protection import epsilon_after
 from lightning_fed.models.vector import Vector, load_vector
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.joint import variance_of_one
 from lightning_fed.secagg.conductor import STAGES
+from lightning_fed.secagg.masks import Words
 from lightning_fed.studies.chaos_life import BrokenError
+from lightning_fed.studies.chaos_search import Search
 from lightning_fed.studies.single import prepare
 from lightning_fed.tracking.files import read_rounds
 
 SNIPPET = 8
 """Numbers of an update that nothing else would hold in this order."""
+WHOLE_SNIPPET = 16
+"""Likewise of its whole numbers, which may be small."""
 SAMPLE = 0.05
 """Of a deviation, by which a measured one may differ: more than five deviations of it at 20,000 weights."""
 COMMON = 8.0
@@ -48,13 +53,14 @@ class Repeated:
     Args:
         weights: the last model (parameters,). charged: releases of each hospital, empty without a mechanism.
         epsilons: of each hospital. clear: every update (parameters,) that a hospital trained, by round and
-            hospital. doses: of the hospitals.
+            hospital. encoded: the same as numbers (integers,) that were masked next. doses: of the hospitals.
     """
 
     weights: dict[str, torch.Tensor]
     charged: list[int]
     epsilons: list[float]
     clear: dict[tuple[int, int], Vector]
+    encoded: list[Words]
     doses: tuple[Dose, ...]
 
 
@@ -81,7 +87,9 @@ def check_promises(experiment: Experiment, output: Path, places: Iterable[Path])
         raise BrokenError("promises 5 and 6: the same run without faults has other weights")
     if experiment.secagg.protocol != "plain":
         own = [path for path in output.iterdir() if path.name != "hospitals"]
-        _nothing_in_clear(again.clear.values(), [*own, *places])
+        file = Search(_snippets(again)).first_of([*own, *places])
+        if file is not None:
+            raise BrokenError(f"promise 1: {file} holds an update in clear")
     if experiment.privacy.guarantees:
         _charged(experiment, output, lines, summary, again)
         _noised(experiment, again)
@@ -117,8 +125,12 @@ def repeat(experiment: Experiment, lines: list[dict[str, Any]], output: Path) ->
     driver = Driver(quiet, prepared.data, prepared.roster, prepared.model, crew)
     assert isinstance(crew, LocalCrew)
     clear: dict[tuple[int, int], Vector] = {}
+    encoded: list[Words] = []
     for hospital, own in crew.site.hospitals.items():
         own.take_update = _seen(own.take_update, clear, own, hospital)  # type: ignore[method-assign]
+        outbox = crew.site.outboxes[hospital]
+        if isinstance(outbox, MaskedOutbox | AdditiveOutbox):
+            outbox.encode = _noted(outbox.encode, encoded)
     for _ in driver.rounds():
         pass
     load_vector(prepared.classifier.network, driver.model.released)
@@ -126,7 +138,7 @@ def repeat(experiment: Experiment, lines: list[dict[str, Any]], output: Path) ->
     doses = prepared.roster.doses or ()
     charged = list(driver.spent()) if doses else []
     epsilons = [epsilon_after(dose, steps) for dose, steps in zip(doses, charged, strict=True)]
-    return Repeated(weights, charged, epsilons, clear, doses)
+    return Repeated(weights, charged, epsilons, clear, encoded, doses)
 
 
 def _seen(take: Any, clear: dict[tuple[int, int], Vector], own: Any, hospital: int) -> Any:
@@ -138,26 +150,23 @@ def _seen(take: Any, clear: dict[tuple[int, int], Vector], own: Any, hospital: i
     return seen
 
 
-def _nothing_in_clear(updates: Iterable[Vector], places: Iterable[Path]) -> None:
-    """Promise 1: no file, log or object store holds a stretch of an update."""
-    stretches = (update[len(update) // 2 :][:SNIPPET] for update in updates)
-    snippets = [stretch.tobytes() for stretch in stretches if np.all(stretch)]
-    for path in places:
-        for file in [path] if path.is_file() else path.rglob("*"):
-            for content in _content(file):
-                if any(content.find(snippet) >= 0 for snippet in snippets):
-                    raise BrokenError(f"promise 1: {file} holds an update in clear")
+def _noted(encode: Encode, encoded: list[Words]) -> Encode:
+    def noted(round: int, update: Vector, weight: int) -> tuple[Words, int]:
+        vector, saturated = encode(round, update, weight)
+        encoded.append(vector.copy())  # it is masked in place
+        return vector, saturated
+
+    return noted
 
 
-def _content(file: Path) -> Iterator[Any]:
-    """The bytes of a file, as it is mapped; nothing where it is none, or has gone."""
-    try:
-        if not file.is_file() or file.stat().st_size == 0:
-            return
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            yield mapped
-    except OSError:
-        return
+def _snippets(again: Repeated) -> list[bytes]:
+    """A stretch of each update: of its weights, of its whole numbers, and of these as they are packed."""
+    stretches: list[NDArray[Any]] = [update[len(update) // 2 :][:SNIPPET] for update in again.clear.values()]
+    for vector in again.encoded:
+        whole = vector[len(vector) // 2 :][:WHOLE_SNIPPET]
+        stretches += [whole, whole.astype("<u2")]
+    telling = (stretch for stretch in stretches if np.all(stretch) and len(np.unique(stretch)) > SNIPPET / 2)
+    return [stretch.tobytes() for stretch in telling]
 
 
 def _charged(
@@ -165,6 +174,11 @@ def _charged(
 ) -> None:
     """Promises 2 and 3: ledgers hold what was released, and the summary tells the whole run's epsilon by them."""
     told = summary["privacy"]
+    able = sum(
+        dose.affords(steps, dose.steps) for dose, steps in zip(again.doses, told["steps_by_hospital"], strict=True)
+    )
+    if summary["status"] == "stopped_on_budget" and able == len(again.doses):
+        raise BrokenError("promise 3: it stopped on its budget, and no hospital has spent its own")
     for hospital in range(experiment.federation.hospitals):
         content = (output / "hospitals" / str(hospital) / "ledger.jsonl").read_text()
         charges = [charge for charge in map(_charge, content.splitlines()) if charge]

@@ -22,7 +22,7 @@ from lightning_fed.federation.enrolment import enrol, save_identities, unsafe_ch
 from lightning_fed.federation.protection import check_record, doses_of
 from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
-from lightning_fed.federation.state import HospitalStates
+from lightning_fed.federation.state import HospitalStates, hold_hospital
 from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.distillation import Distilling
@@ -174,6 +174,9 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     with _Start(folder, new=not resume) as start:
         start.enter_context(folder.held())
         save_identities(folder.path, identities)
+        if not experiment.ray.enabled:  # a process of Ray's does so for its own hospitals
+            for hospital in range(experiment.federation.hospitals):
+                start.enter_context(hold_hospital(folder.path, hospital))
         tracker = start.enter_context(WandbRun(experiment, folder.path))
         try:
             crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))

@@ -56,6 +56,17 @@ def test_every_actor_sits_on_a_node_where_its_hospital_can_train_and_all_fit(
             assert per_card * nodes[name].gpus >= count
 
 
+def test_a_lost_actor_comes_back_to_its_node_though_its_share_still_counts_as_taken() -> None:
+    full = [Node("a", 4, 1, 0, 0), Node("b", 4, 1, 4, 1)]
+    seat = NodesOnly(full).seat_again(Ray(cpus_per_hospital=2, gpus_per_hospital=1.0), "a")
+    assert seat is not None
+    assert (seat.node, seat.cpus, seat.gpus, seat.anywhere) == ("a", 0.0, 1e-4, True)
+    elsewhere = NodesOnly(full).seat_again(Ray(gpus_per_hospital=1.0), "lost")
+    assert elsewhere is not None
+    assert elsewhere.node == "b"
+    assert NodesOnly([free("a", 4)]).seat_again(Ray(gpus_per_hospital=1.0), "a") is None
+
+
 def test_where_there_is_room_each_actor_reserves_its_whole_price() -> None:
     seats = NodesOnly([free("a", 8), free("b", 8)]).seats(Ray(cpus_per_hospital=2), 8)
     assert {seat.cpus for seat in seats} == {2.0}

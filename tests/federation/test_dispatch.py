@@ -326,6 +326,7 @@ def test_work_for_anybody_waits_where_the_only_site_is_called_back() -> None:
     dispatcher.submit([work(None, told, again=False)])
     crew.ends = {0: Lost("killed"), "back 1": None, 1: "done"}
     dispatcher.run_until(lambda: ("done", None) in told)
+    assert told == [("left", 0), ("returned", 0), ("done", None)]
 
 
 def test_a_site_that_fails_to_come_back_three_times_is_gone_for_good() -> None:
@@ -377,12 +378,32 @@ def test_what_is_found_late_before_the_waiting_is_not_waited_for() -> None:
     dispatcher.step()
     time.sleep(0.02)
 
-    def refuse(tickets: Sequence[int], seconds: float | None = None) -> list[tuple[int, Any]]:
-        raise AssertionError("nobody waits for this work any more")
+    def look(tickets: Sequence[int], seconds: float | None = None) -> list[tuple[int, Any]]:
+        assert seconds == 0.0, "nobody waits for this work any more"
+        return []
 
-    crew.wait = refuse  # type: ignore[method-assign]
+    crew.wait = look  # type: ignore[method-assign]
     dispatcher.step()
     assert told == [("late", 0)]
+
+
+def test_what_is_there_at_the_deadline_is_not_late() -> None:
+    crew, told = Mortal(3), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    dispatcher.submit(told_job(site, told, seconds=-1.0) for site in range(3))
+    crew.ends = {0: ("first",), 2: ("last",)}
+    dispatcher.run_until(lambda: len(told) == 3)
+    assert told == [("done", "first"), ("done", "last"), ("late", 1)]
+
+
+def test_an_object_that_is_lost_costs_the_work_and_not_the_site() -> None:
+    crew, told = Mortal(1), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    dispatcher.submit([work(0, told, again=True), work(0, told, again=False)])
+    crew.ends = {0: Lost("an object", site=False), 1: "done"}
+    dispatcher.run_until(lambda: len(told) == 2)
+    assert told == ["lost", ("done", 0)]
+    assert (crew.revived, dispatcher.gone) == ([], {})
 
 
 def test_a_late_site_takes_no_other_sites_room() -> None:

@@ -185,9 +185,10 @@ def test_every_prefix_of_a_ledger_is_read_as_its_whole_lines(tmp_path: Path) -> 
         path.write_bytes(content[:length])
         ledger = opened(path)
         assert ledger.spent == counted(content[:length])
-        assert path.read_bytes() == content[: content[:length].rfind(b"\n") + 1]
+        assert path.read_bytes() == content[:length], "whoever reads it may not be the one who writes it"
         if length % 49 == 0:  # it goes on from there
             ledger.charge(9, "zz")
+            assert path.read_bytes().startswith(content[: content[:length].rfind(b"\n") + 1])
             assert opened(path).spent == ledger.spent == counted(content[:length]) + 3
 
 

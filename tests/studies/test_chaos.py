@@ -16,7 +16,9 @@ from lightning_fed.arguments import read_experiment
 from lightning_fed.cli import main
 from lightning_fed.experiment import Experiment
 from lightning_fed.privacy import update
-from lightning_fed.studies import chaos, chaos_promises
+from lightning_fed.privacy.dose import Dose
+from lightning_fed.secagg.wire import pack
+from lightning_fed.studies import chaos
 from lightning_fed.studies.chaos import FAULTS, MECHANISMS, TRIALS, Trial, trials, words_of
 from lightning_fed.studies.chaos_life import BrokenError, Life
 from lightning_fed.studies.chaos_promises import check_promises, repeat
@@ -103,6 +105,28 @@ def test_an_update_in_clear_is_noticed(run: tuple[Experiment, Path], tmp_path: P
     (tmp_path / "worker.out").write_bytes(b"a line\n" + clear[3, 2].tobytes())
     with pytest.raises(BrokenError, match=r"promise 1: .*worker\.out holds an update in clear"):
         check_promises(experiment, output, [tmp_path])
+
+
+@every
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_update_before_its_mask_is_noticed(run: tuple[Experiment, Path], tmp_path: Path, packed: bool) -> None:
+    experiment, output = run
+    vector = repeat(experiment, read_rounds(output / "rounds.jsonl"), tmp_path / "again").encoded[-1]
+    (tmp_path / "store").write_bytes(pack(vector, 20).tobytes() if packed else vector.tobytes())
+    with pytest.raises(BrokenError, match=r"promise 1: .*store holds an update in clear"):
+        check_promises(experiment, output, [tmp_path])
+
+
+@one
+def test_a_stop_with_budget_left_is_noticed(run: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, output = run
+    summary = json.loads((output / "summary.json").read_text())
+    (output / "summary.json").write_text(json.dumps(summary | {"status": "stopped_on_budget"}))
+    check_promises(experiment, output, [])  # whose budget all rounds have spent
+    shutil.rmtree(output.with_name("run-repeated"))
+    monkeypatch.setattr(Dose, "affords", lambda *_: True)
+    with pytest.raises(BrokenError, match="no hospital has spent its own"):
+        check_promises(experiment, output, [])
 
 
 @every
@@ -212,11 +236,3 @@ def test_one_trial_for_real(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 def test_bad_options_are_one_line(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chaos", *options]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_stores_and_files_are_searched_as_they_are_mapped(tmp_path: Path) -> None:
-    update = np.arange(100, dtype=np.float32)
-    (tmp_path / "store").write_bytes(bytes(3) + update.tobytes())
-    with pytest.raises(BrokenError, match="promise 1"):
-        chaos_promises._nothing_in_clear([update], [tmp_path / "store"])
-    chaos_promises._nothing_in_clear([update + 0.5], [tmp_path / "store", tmp_path / "gone"])
