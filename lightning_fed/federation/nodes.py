@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import ray
+from ray._private import worker
 from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -32,15 +33,16 @@ class Nodes:
 
     def __init__(self, count: int, store: int = 100 * 2**20) -> None:
         enable_token_auth_by_default()
-        self.store, self._numbers = store, 1
+        self.store, self._numbers, self._print = store, 1, worker.print_to_stdstream
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": store}
         with in_time():
             self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(count):
                 self.add()
-            with _quiet():
-                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+            # Ray would print pages about each node that is lost.
+            worker.print_to_stdstream = _print_nothing
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
         except BaseException:
             self.close()
             raise
@@ -98,21 +100,12 @@ class Nodes:
     def close(self) -> None:
         """End the nodes."""
         ray.shutdown()
+        worker.print_to_stdstream = self._print
         self._cluster.shutdown()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What connects meanwhile does not print each node that is lost."""
-    name = "RAY_BACKEND_LOG_LEVEL"
-    before = os.environ.get(name)
-    os.environ[name] = "fatal"
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+def _print_nothing(*arguments: Any, **options: Any) -> None:
+    """In place of Ray's own."""
 
 
 @ray.remote(num_cpus=0)

@@ -37,7 +37,7 @@ TRIALS = [
 BLOCK = [*TRIALS, ("distributed", "secagg_plus")]
 """A mechanism that has one protocol would else have too few faults."""
 ROUNDS = 30
-MOST_FAULTS = 4
+MOST_FAULTS = 6
 """Of one run."""
 
 
