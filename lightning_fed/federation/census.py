@@ -38,12 +38,16 @@ def census() -> list[Resident]:
     return [resident for process, kind in found for resident in _look(process, kind)]
 
 
-def _kind(process: psutil.Process) -> str:
-    """By the title: `ray::HospitalActor`, and after a dot the method at work."""
+def title_of(process: psutil.Process) -> str:
+    """What a process of Ray calls itself: `ray::HospitalActor`, and after a dot the method at work."""
     try:
-        title = (process.cmdline() or [""])[0]
+        return (process.cmdline() or [""])[0]
     except psutil.Error:
-        return RAY
+        return ""
+
+
+def _kind(process: psutil.Process) -> str:
+    title = title_of(process)
     name = title.removeprefix("ray::").partition(".")[0] if title.startswith("ray::") else ""
     return ACTORS.get(name, RAY)
 

@@ -12,7 +12,9 @@ from lightning_fed.report.privacy import (
     SHARED,
     SIMULATION,
     STARTED,
+    audited,
     epsilons,
+    tests_of,
     trust,
 )
 from lightning_fed.report.run import Run
@@ -38,6 +40,7 @@ def card_of(run: Run) -> str:
         f"{percent(result.test.balanced_accuracy, 2)}, AUROC {number(result.test.auroc, 4)}.",
         "",
         *_guarantee(result),
+        *_audit(run),
     ]
     return "\n".join(parts) + "\n"
 
@@ -60,6 +63,14 @@ def _guarantee(result: Result) -> list[str]:
     lines += [f"| {name} | {delta} | {value} |" for name, delta, value in epsilons(privacy)]
     not_covered = NOT_COVERED.format(floats=FLOATS if privacy.distribution is None else "")
     return [*lines, "", "## What is not", "", ADJACENCY.get(privacy.unit or "", ""), not_covered, *_known(privacy)]
+
+
+def _audit(run: Run) -> list[str]:
+    audit = run.audits.epsilon
+    if audit is None:
+        return []
+    rows = [f"| {name} | {holds} | {told} |" for name, holds, told in tests_of(audit)]
+    return ["", "## Audit", "", f"{audited(audit)}.", "", "| test | | found |", "|---|---|---|", *rows]
 
 
 def _known(privacy: PrivacySummary) -> list[str]:

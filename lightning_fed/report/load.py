@@ -12,10 +12,15 @@ import yaml
 from lightning_fed.errors import InputError
 from lightning_fed.report.revive import revive
 from lightning_fed.report.run import Plan, RoundLine, Run
+from lightning_fed.tracking.audits import Audits
 from lightning_fed.tracking.files import RunFolder, read_rounds
 from lightning_fed.tracking.records import Result
 
 T = TypeVar("T")
+
+
+def _accept(_: object) -> None:
+    """Any record."""
 
 
 def read_run(path: Path) -> Run:
@@ -30,7 +35,8 @@ def read_run(path: Path) -> Run:
         experiment=experiment,
         plan=_revive(Plan, experiment, folder.experiment),
         lines=_read_lines(folder.rounds),
-        result=_read_result(folder.summary),
+        result=_read_json(Result, folder.summary, _check_shapes),
+        audits=_read_json(Audits, folder.audit) or Audits(),
     )
 
 
@@ -55,7 +61,8 @@ def _read_lines(path: Path) -> tuple[RoundLine, ...]:
     return tuple(_revive(RoundLine, record, path) for record in records)
 
 
-def _read_result(path: Path) -> Result | None:
+def _read_json(kind: type[T], path: Path, check: Callable[[T], None] = _accept) -> T | None:
+    """The record in a file that need not be there."""
     if not path.exists():
         return None
     text = _read_text(path)
@@ -63,7 +70,7 @@ def _read_result(path: Path) -> Result | None:
         values = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: not JSON; put back the file, or remove it to report what there is") from error
-    return _revive(Result, values, path, _check_shapes)
+    return _revive(kind, values, path, check)
 
 
 def _read_text(path: Path) -> str:
@@ -73,10 +80,6 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text; put back the file that the run wrote") from error
-
-
-def _accept(_: object) -> None:
-    """Any record."""
 
 
 def _revive(kind: type[T], values: object, path: Path, check: Callable[[T], None] = _accept) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_fed.report.markup import UNDEFINED, figure, number, pair, paragraph, section, table
 from lightning_fed.report.run import Run
+from lightning_fed.tracking.audits import EpsilonAudited
 from lightning_fed.tracking.records import PrivacySummary
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
@@ -55,7 +56,30 @@ def privacy(run: Run, drawn: Drawn) -> str:
         return ""
     card = [] if run.result is None else _card(run.result.privacy)
     spent = pair(figure(drawn.get("epsilon")), figure(drawn.get("accuracy_for_epsilon")))
-    return section("Privacy", *card, spent, *_hospitals(run, drawn), *_looked_at(run, drawn))
+    audit = _audit(run.audits.epsilon)
+    return section("Privacy", *card, *audit, spent, *_hospitals(run, drawn), *_looked_at(run, drawn))
+
+
+def audited(audit: EpsilonAudited) -> str:
+    """What an audit found, in a sentence."""
+    return f"Audited, against {audit.adversary}: {audit.verdict}"
+
+
+def tests_of(audit: EpsilonAudited) -> list[tuple[str, str, str]]:
+    """Rows of what was tested, whether it holds, and what was found."""
+    rows = [(check.name, "holds" if check.passed else "does not hold", check.told) for check in audit.checks]
+    if audit.bound is not None:
+        holds = "holds" if audit.bound <= audit.claimed else "does not hold"
+        told = f"ε > {audit.bound:.2f} with confidence {audit.confidence:g}: {audit.attacked}"
+        rows.append(("lower bound", holds, told))
+    return rows
+
+
+def _audit(audit: EpsilonAudited | None) -> list[str]:
+    if audit is None:
+        return []
+    told = paragraph(f"{audited(audit)}.", kind="warning" if audit.refuted else "")
+    return [told, table(("audit", "", "found"), tests_of(audit))]
 
 
 def trust(privacy: PrivacySummary) -> str:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_fed.tracking.audits import Audits
 from lightning_fed.tracking.records import Released, Result
 
 
@@ -133,13 +134,14 @@ class Run:
 
     Args:
         experiment: the resolved experiment as it was written. plan: what the report needs of it.
-        lines: the finished rounds. result: None while the run is unfinished.
+        lines: the finished rounds. result: None while the run is unfinished. audits: of it.
     """
 
     experiment: dict[str, Any]
     plan: Plan
     lines: tuple[RoundLine, ...]
     result: Result | None
+    audits: Audits = field(default_factory=Audits)
 
     @property
     def title(self) -> str:

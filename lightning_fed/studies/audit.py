@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,18 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_fed.arguments import CommandParser, read_experiment
+from lightning_fed.audit.bound import CONFIDENCE
 from lightning_fed.audit.checks import Check, steps
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import epsilon_after
 from lightning_fed.paths import user_path
+from lightning_fed.report.page import write_report
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
 from lightning_fed.studies.audit_view import charges_of, prepare_audit
 from lightning_fed.studies.single import Prepared, resolve
 from lightning_fed.tracking.console import say
-from lightning_fed.tracking.files import RunFolder, read_rounds
+from lightning_fed.tracking.files import RunFolder, read_rounds, write_text_whole
 
-FILE = "audit.json"
 REFUTED = 4
 """Exit code where a claim does not hold."""
 TOLERANCE = 1e-6
@@ -58,9 +59,12 @@ def audit_command(words: Sequence[str]) -> int:
     if run is not None:
         audit.checks.append(_kept_ledgers(run, prepared))
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / FILE, audit)
+    path = RunFolder(folder).audit
+    _write(path, audit)
     _print(audit)
-    say(f"written: {folder / FILE}")
+    say(f"written: {path}")
+    if run is not None and folder == run:
+        say(f"written: {write_report(run)}")
     return REFUTED if audit.refuted else 0
 
 
@@ -103,7 +107,7 @@ def _kept_ledgers(run: Path, prepared: Prepared) -> Check:
 def _write(path: Path, audit: EpsilonAudit) -> None:
     """Beside what other audits left there."""
     kept = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**kept, "epsilon": audit.as_dict()}, indent=1) + "\n")
+    write_text_whole(path, json.dumps({**kept, "epsilon": asdict(audit.record())}, indent=1) + "\n")
 
 
 def _print(audit: EpsilonAudit) -> None:
@@ -113,9 +117,9 @@ def _print(audit: EpsilonAudit) -> None:
     for check in audit.checks:
         table.add_row("ok" if check.passed else "NO", check.name, check.told)
     if audit.bound is not None:
-        how = ", ".join(f"{value:g} {name}" for name, value in audit.guessed.items())
         fits = "ok" if audit.bound <= audit.claimed else "NO"
-        table.add_row(fits, "lower bound", f"epsilon > {audit.bound:.2f} with confidence 0.95 ({how})")
+        told = f"epsilon > {audit.bound:.2f} with confidence {CONFIDENCE:g} ({audit.attacked})"
+        table.add_row(fits, "lower bound", told)
     Console().print(table)
     say(f"against {audit.adversary}")
     say(f"{audit.verdict} ({audit.seconds:.0f} s)")

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from lightning_fed.studies.audit_view import (
     with_images,
 )
 from lightning_fed.studies.single import Prepared
+from lightning_fed.tracking.audits import AuditCheck, EpsilonAudited
 from lightning_fed.tracking.console import say
 
 Reals = NDArray[np.float64]
@@ -90,7 +91,7 @@ class EpsilonAudit:
     Args:
         mechanism: of the experiment. claimed: epsilon of the whole run. delta: of it. adversary: who attacks.
         checks: of seconds. bound: epsilon is above that with confidence 0.95; None where nothing was bounded.
-        guessed: what the bound rests on. seconds: it took. rounds: of the whole run.
+        attacked: what the bound rests on, in words. seconds: it took. rounds: of the whole run.
     """
 
     mechanism: str
@@ -100,7 +101,7 @@ class EpsilonAudit:
     rounds: int
     checks: list[Check] = field(default_factory=list)
     bound: float | None = None
-    guessed: dict[str, float] = field(default_factory=dict)
+    attacked: str = ""
     seconds: float = 0.0
 
     @property
@@ -122,9 +123,21 @@ class EpsilonAudit:
             return f"nothing speaks against the claim, but the bound {self.bound:.2f} is too weak to mean much"
         return f"the claim may be true: epsilon is above {self.bound:.2f}, claimed is {self.claimed:.2f} at most"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for `audit.json`."""
-        return {**asdict(self), "refuted": self.refuted, "verdict": self.verdict, "confidence": CONFIDENCE}
+    def record(self) -> EpsilonAudited:
+        """For `audit.json`."""
+        return EpsilonAudited(
+            self.mechanism,
+            self.claimed,
+            self.delta,
+            self.adversary,
+            tuple(AuditCheck(check.name, check.passed, check.told) for check in self.checks),
+            self.bound,
+            self.attacked,
+            CONFIDENCE,
+            self.verdict,
+            self.refuted,
+            self.seconds,
+        )
 
 
 def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
@@ -318,7 +331,7 @@ def _bound_by_canaries(
     scores = np.concatenate([how.likelihood(seen) for how, (_, seen) in alike.items()])
     found = audited(coins, scores, guesses, audit.delta)
     audit.bound = found.epsilon
-    audit.guessed = {"canaries": found.canaries, "guesses": found.guesses, "right": found.right}
+    audit.attacked = f"{found.right} of {found.guesses} guesses right about {found.canaries} canaries"
 
 
 def _bound_update(audit: EpsilonAudit, experiment: Experiment, dose: Dose, budget: Budget) -> None:
@@ -348,4 +361,6 @@ def _bound_update(audit: EpsilonAudit, experiment: Experiment, dose: Dose, budge
         epsilon_of_rates(found, audit.delta),
         gaussian_epsilon(1 / distance, 1, audit.delta) if distance > 0 else 0.0,
     )
-    audit.guessed = {"calls": budget.calls, "true": found.true, "false": found.false}
+    audit.attacked = (
+        f"{budget.calls} releases of each of two updates: found {found.true:.3f}, false {found.false:.3f}"
+    )

@@ -8,6 +8,7 @@ import random
 import shutil
 import tempfile
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -36,8 +37,8 @@ TRIALS = [
 ]
 BLOCK = [*TRIALS, ("distributed", "secagg_plus")]
 """A mechanism that has one protocol would else have too few faults."""
-ROUNDS = 30
-MOST_FAULTS = 6
+ROUNDS = 40
+MOST_FAULTS = 8
 """Of one run."""
 
 
@@ -126,7 +127,7 @@ def chaos_command(words: Sequence[str]) -> int:
     told = Told()
     try:
         with closing(Nodes(2)) as nodes:
-            _try(options.minutes, options.seed, options.only, nodes, folder, options.output is not None, told)
+            _try(options, nodes, folder, told)
     except BaseException:
         say(f"the runs are kept: {folder}")
         raise
@@ -137,16 +138,16 @@ def chaos_command(words: Sequence[str]) -> int:
     return 0
 
 
-def _try(minutes: float, seed: int, only: int | None, nodes: Nodes, folder: Path, kept: bool, told: Told) -> None:
-    begun = time.monotonic()
+def _try(options: Namespace, nodes: Nodes, folder: Path, told: Told) -> None:
+    begun, seed, only = time.monotonic(), options.seed, options.only
     wanted = itertools.islice(trials(seed), only, None if only is None else only + 1)
     for trial in wanted:
-        if only is None and time.monotonic() - begun > 60 * minutes:
+        if only is None and time.monotonic() - begun > 60 * options.minutes:
             break
         since = time.monotonic()
         try:
             struck, lives = run_trial(trial, seed, nodes, folder / str(trial.number))
-            if not kept:
+            if options.output is None:
                 shutil.rmtree(folder / str(trial.number))
         except FederationError as error:
             raise FederationError(
@@ -213,7 +214,7 @@ def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
         "privacy.reproducible": True,
         "faults.max_failed_rounds": ROUNDS,
         "ray.address": address,
-        "ray.hospitals_per_actor": dice.choice([1, 1, 2]),
+        "ray.hospitals_per_actor": dice.choice([1, 2]),
         "tracking.wandb": "disabled",
         "seed": dice.randrange(2**31),
         "output": output,
@@ -238,7 +239,7 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
     """
     folder.mkdir(parents=True)
     words = words_of(trial, seed, folder / "run", nodes.address)
-    experiment = read_experiment(words)
+    experiment, begun = read_experiment(words), time.monotonic()
     life, dice, struck = Life(folder / "run", words, nodes), random.Random(f"moments {seed} {trial.number}"), []
     try:
         life.start()
@@ -252,9 +253,11 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
                     break
                 life.start()
                 life.wait_for_a_word()
-            if fault.strike(life, dice):
-                struck.append(fault)
+            hit = fault.strike(life, dice)
+            struck += [fault] * hit
+            say(f"  {time.monotonic() - begun:.0f} s: {fault.name}{'' if hit else ' (found nothing to strike)'}")
         life.finish()
+        say(f"  {time.monotonic() - begun:.0f} s: complete")
         check_promises(experiment, life.output, [life.log, nodes.logs, *nodes.stores()])
     finally:
         life.end_now()

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from lightning_fed.errors import FederationError
+from lightning_fed.federation.census import title_of
 from lightning_fed.federation.nodes import Nodes
 from lightning_fed.tracking.files import RunFolder
 
@@ -152,14 +153,8 @@ class Life:
 
     def workers(self, title: str) -> list[psutil.Process]:
         """Processes of Ray whose title begins so, such as `ray::HospitalActor`."""
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if (process.cmdline() or [""])[0].startswith(title) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        everybody = psutil.Process().children(recursive=True)
+        return [process for process in everybody if title_of(process).startswith(title)]  # one that ended has none
 
     def end_now(self) -> None:
         """End its process, whatever it does."""

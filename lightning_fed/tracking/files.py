@@ -32,6 +32,7 @@ class RunFolder:
         self.experiment = path / "experiment.yaml"
         self.rounds = path / "rounds.jsonl"
         self.summary = path / "summary.json"
+        self.audit = path / "audit.json"
 
     def refuse_existing(self) -> None:
         """Raise unless the folder is free.

@@ -18,6 +18,8 @@ from lightning_fed.federation.protection import Permit, SampledProtection
 from lightning_fed.privacy import doses, sums, update
 from lightning_fed.privacy.engine import HospitalOptimizer
 from lightning_fed.privacy.ledger import Ledger
+from lightning_fed.report.card import card_of
+from lightning_fed.report.load import read_run
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
 from lightning_fed.studies.audit_view import prepare_audit
 
@@ -243,6 +245,11 @@ def test_a_kept_run_and_its_ledgers(tmp_path: Path, capsys: pytest.CaptureFixtur
     command = ["audit", "epsilon", "--budget", "seconds", "--run", str(folder)]
     assert main(command) == 0
     assert (folder / "audit.json").exists()
+    page = (folder / "report.html").read_text()
+    assert "Audited, against the server: sees a hospital" in page
+    card = card_of(read_run(folder))
+    assert "## Audit" in card
+    assert "| composition | holds |" in card
     ledger = folder / "hospitals" / "1" / "ledger.jsonl"
     lines = ledger.read_text().splitlines(keepends=True)
     ledger.write_text("".join(line for line in lines if '"round": 2' not in line))
