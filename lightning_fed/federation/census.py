@@ -41,7 +41,7 @@ def census() -> list[Resident]:
 def title_of(process: psutil.Process) -> str:
     """What a process of Ray calls itself: `ray::HospitalActor`, and after a dot the method at work."""
     try:
-        return (process.cmdline() or [""])[0]
+        return str((process.cmdline() or [""])[0])
     except psutil.Error:
         return ""
 

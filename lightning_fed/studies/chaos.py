@@ -244,7 +244,7 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
     try:
         life.start()
         for fault in trial.faults:
-            moment = life.rounds + dice.randint(0, 3)
+            moment = life.rounds + dice.choice([0, 0, 1, 2])  # often before the last one is mended
             life.wait_for(lambda moment=moment: life.rounds >= moment)  # type: ignore[misc]
             time.sleep(dice.uniform(0, 0.5))
             if not life.lives_now:
