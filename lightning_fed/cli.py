@@ -13,8 +13,7 @@ from types import FrameType
 from lightning_fed import __version__
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import FederationError, InputError
-
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+from lightning_fed.paths import DISK_IS_FULL
 
 USAGE = """usage: lightning-fed COMMAND [options]
 
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lightning-fed: " + " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
     except OSError as error:
-        if debug or error.errno not in DISK_IS_FULL:
+        if debug or error.errno not in (*DISK_IS_FULL, errno.EROFS):
             raise
         print(f"lightning-fed: {error.filename or 'a file'}: {error.strerror}; make room for it", file=sys.stderr)
         return 3

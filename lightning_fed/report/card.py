@@ -7,6 +7,7 @@ from lightning_fed.report.markup import number, percent
 from lightning_fed.report.privacy import (
     ADJACENCY,
     FLOATS,
+    LEAKS,
     NOT_COVERED,
     PROTECTED,
     SHARED,
@@ -66,11 +67,14 @@ def _guarantee(result: Result) -> list[str]:
 
 
 def _audit(run: Run) -> list[str]:
-    audit = run.audits.epsilon
-    if audit is None:
-        return []
-    rows = [f"| {name} | {holds} | {told} |" for name, holds, told in tests_of(audit)]
-    return ["", "## Audit", "", f"{audited(audit)}.", "", "| test | | found |", "|---|---|---|", *rows]
+    audit, leaks, lines = run.audits.epsilon, run.audits.leaks, list[str]()
+    if audit is not None:
+        rows = [f"| {name} | {holds} | {told} |" for name, holds, told in tests_of(audit)]
+        lines += ["", "## Audit", "", f"{audited(audit)}.", "", "| test | | found |", "|---|---|---|", *rows]
+    if leaks is not None:
+        rows = [f"| {one.file} | {one.name} | {one.numbers} | {one.why} |" for one in leaks]
+        lines += ["", f"## {LEAKS}", "", "| file | name | numbers | why |", "|---|---|---|---|", *rows]
+    return lines
 
 
 def _known(privacy: PrivacySummary) -> list[str]:

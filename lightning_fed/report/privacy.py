@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lightning_fed.report.markup import UNDEFINED, figure, number, pair, paragraph, section, table
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.audits import EpsilonAudited
+from lightning_fed.tracking.audits import EpsilonAudited, LeakFound
 from lightning_fed.tracking.records import PrivacySummary
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
@@ -47,6 +49,7 @@ TUNED = (
 )
 CONTINUOUS = "a continuous Gaussian of that variance, PLD (what the accounting costs, no bound)"
 BY_SUM = "All images are sampled at one rate and share one noise: a hospital's size does not change what it pays."
+LEAKS = "What lies in the run's folder beside what is covered"
 BY_ALL = "Every hospital adds the same noise to its update, whatever its size."
 
 
@@ -56,8 +59,8 @@ def privacy(run: Run, drawn: Drawn) -> str:
         return ""
     card = [] if run.result is None else _card(run.result.privacy)
     spent = pair(figure(drawn.get("epsilon")), figure(drawn.get("accuracy_for_epsilon")))
-    audit = _audit(run.audits.epsilon)
-    return section("Privacy", *card, *audit, spent, *_hospitals(run, drawn), *_looked_at(run, drawn))
+    audit, leaks = _audit(run.audits.epsilon), _leaks(run.audits.leaks)
+    return section("Privacy", *card, *audit, spent, *_hospitals(run, drawn), *_looked_at(run, drawn), *leaks)
 
 
 def audited(audit: EpsilonAudited) -> str:
@@ -134,6 +137,13 @@ def epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
         for name, at, value in rows
         if value is not None
     ]
+
+
+def _leaks(leaks: Sequence[LeakFound] | None) -> list[str]:
+    if leaks is None:
+        return []
+    rows = [(leak.file, leak.name, f"{leak.numbers:,}", leak.why) for leak in leaks]
+    return [paragraph(f"{LEAKS}.", "diagnostic"), table(("file", "name", "numbers", "why"), rows)]
 
 
 def _hospitals(run: Run, drawn: Drawn) -> list[str]:

@@ -1,4 +1,4 @@
-"""`lightning-fed audit`: what an attacker gets from what was released."""
+"""`lightning-fed audit`: what an attacker gets from what was released, and what lies beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,66 +15,96 @@ from rich.table import Table
 from lightning_fed.arguments import CommandParser, read_experiment
 from lightning_fed.audit.bound import CONFIDENCE
 from lightning_fed.audit.checks import Check, steps
+from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import epsilon_after
 from lightning_fed.paths import user_path
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
+from lightning_fed.studies.audit_leaks import leaks_of
 from lightning_fed.studies.audit_view import charges_of, prepare_audit
 from lightning_fed.studies.single import Prepared, resolve
+from lightning_fed.tracking.audits import LeakFound
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import RunFolder, read_rounds, write_text_whole
 
 REFUTED = 4
 """Exit code where a claim does not hold."""
 TOLERANCE = 1e-6
+USAGE = """usage: lightning-fed audit epsilon --config FILE [keys of the experiment] [--budget seconds|laptop|full]
+       lightning-fed audit epsilon --run RUN [--budget seconds|laptop|full]
+       lightning-fed audit leaks --run RUN
+
+epsilon   whether a claimed epsilon can be true; exit code 4 says that it cannot
+leaks     numbers in a run's folder that depend on private images and that no guarantee covers"""
 
 
 def audit_command(words: Sequence[str]) -> int:
-    """Whether a claimed epsilon can be true: tests of noise, steps and samples of real releases, and canaries.
+    """One of the audits.
 
     Raises:
-        InputError: an option or the experiment does not fit, or it claims no epsilon.
+        InputError: an option or the experiment does not fit.
     """
-    kinds = ("epsilon",)
-    kind = words[0] if words and not words[0].startswith("-") else None
-    if kind is not None and kind not in kinds:
-        raise InputError(f"audit: no audit '{kind}'; there is {', '.join(kinds)}")
-    parser = CommandParser(
-        "audit epsilon",
-        audit_command.__doc__,
-        "Name a finished run's folder, or an experiment by --config FILE and its keys as 'run' takes them. Exit "
-        f"code {REFUTED} says that the claim does not hold.",
-    )
+    kinds = {"epsilon": _epsilon, "leaks": _leaks}
+    if words and words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if not words or words[0].startswith("-"):
+        raise InputError(
+            "audit: say which one: lightning-fed audit epsilon --config FILE, or audit leaks --run RUN"
+        )
+    if words[0] not in kinds:
+        raise InputError(f"audit: no audit '{words[0]}': {suggestion(words[0], kinds)}")
+    return kinds[words[0]](list(words[1:]))
+
+
+def _epsilon(words: list[str]) -> int:
+    """Tests of noise, steps and samples of what a real federation releases, and canaries."""
+    told = f"Exit code {REFUTED} says that the claim does not hold. Without --run, keys are those of 'run'."
+    parser = CommandParser("audit epsilon", _epsilon.__doc__, told)
     parser.add_argument("--run", help="folder of a finished run, whose ledgers are looked at too")
     parser.add_argument("--budget", default="laptop", choices=sorted(BUDGETS), help="how much is tried (laptop)")
     parser.add_argument("--output", help="folder for audit.json; that of the run, or a new one in runs/")
-    options, rest = parser.parse_known_args(list(words[kind is not None :]))
-    if kind is None:
-        raise InputError(f"audit: say which one: lightning-fed audit {kinds[0]} --config FILE")
-    run = None if options.run is None else user_path(options.run).resolve()
-    prepared = prepare_audit(resolve(_experiment(run, rest)))
+    options, rest = parser.parse_known_args(words)
+    run = None if options.run is None else _finished(options.run)
+    if run is not None and rest:
+        raise InputError(f"audit epsilon: {rest[0]}: a run is audited as it ran; leave it out, or name --config")
+    prepared = prepare_audit(resolve(read_experiment(rest) if run is None else _experiment_of(run)))
     folder = _folder(run, options.output, prepared.experiment)
     audit = audit_epsilon(prepared, BUDGETS[options.budget])
     if run is not None:
         audit.checks.append(_kept_ledgers(run, prepared))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = RunFolder(folder).audit
-    _write(path, audit)
-    _print(audit)
-    say(f"written: {path}")
-    if run is not None and folder == run:
-        say(f"written: {write_report(run)}")
+    _print_epsilon(audit)
+    _write(folder, run, {"epsilon": asdict(audit.record())})
     return REFUTED if audit.refuted else 0
 
 
-def _experiment(run: Path | None, rest: Sequence[str]) -> Experiment:
-    if run is None:
-        return read_experiment(rest)
-    if not (run / "summary.json").exists():
+def _leaks(words: list[str]) -> int:
+    """List the numbers in a run's folder that depend on private images and that its guarantee does not cover."""
+    parser = CommandParser("audit leaks", _leaks.__doc__)
+    parser.add_argument("--run", required=True, help="folder of a finished run")
+    run = _finished(parser.parse_args(words).run)
+    found = [LeakFound(**asdict(leak)) for leak in leaks_of(run, _experiment_of(run))]
+    table = Table(title=f"{run.name}: numbers that no guarantee covers")
+    for heading in ("file", "name", "numbers", "why"):
+        table.add_column(heading)
+    for leak in found:
+        table.add_row(leak.file, leak.name, f"{leak.numbers:,}", leak.why)
+    Console().print(table)
+    _write(run, run, {"leaks": [asdict(leak) for leak in found]})
+    return 0
+
+
+def _finished(named: str) -> Path:
+    run = user_path(named).resolve()
+    if not RunFolder(run).summary.exists():
         raise InputError(f"audit: {run} holds no finished run; name one that has a summary.json")
-    return read_experiment(["--config", str(RunFolder(run).experiment), *rest])
+    return run
+
+
+def _experiment_of(run: Path) -> Experiment:
+    return read_experiment(["--config", str(RunFolder(run).experiment)])
 
 
 def _folder(run: Path | None, named: str | None, experiment: Experiment) -> Path:
@@ -89,9 +120,8 @@ def _kept_ledgers(run: Path, prepared: Prepared) -> Check:
     """Whether a run's ledgers charged each release of its rounds, and its summary tells the epsilon of them."""
     lines = read_rounds(RunFolder(run).rounds)
     told = json.loads(RunFolder(run).summary.read_text())["privacy"]
-    doses = prepared.roster.doses or ()
     released, charged, wrong = {}, {}, []
-    for hospital, dose in enumerate(doses):
+    for hospital, dose in enumerate(prepared.roster.doses or ()):
         counted = sum(hospital in line["aggregation"]["counted"] for line in lines)
         released[hospital] = counted * dose.steps
         charged[hospital] = sum(charge.steps for charge in charges_of(run, hospital))
@@ -104,13 +134,21 @@ def _kept_ledgers(run: Path, prepared: Prepared) -> Check:
     return found
 
 
-def _write(path: Path, audit: EpsilonAudit) -> None:
-    """Beside what other audits left there."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    write_text_whole(path, json.dumps({**kept, "epsilon": asdict(audit.record())}, indent=1) + "\n")
+def _write(folder: Path, run: Path | None, found: dict[str, Any]) -> None:
+    """`audit.json`, beside what other audits left there, and the run's page anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = RunFolder(folder).audit
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON; remove it") from error
+    write_text_whole(path, json.dumps({**kept, **found}, indent=1) + "\n")
+    say(f"written: {path}")
+    if run == folder:
+        say(f"written: {write_report(folder)}")
 
 
-def _print(audit: EpsilonAudit) -> None:
+def _print_epsilon(audit: EpsilonAudit) -> None:
     table = Table(title=f"{audit.mechanism}: epsilon {audit.claimed:.2f} claimed at delta {audit.delta:g}")
     for heading in ("", "test", "found"):
         table.add_column(heading)

@@ -39,7 +39,18 @@ class EpsilonAudited:
 
 
 @dataclass(frozen=True)
+class LeakFound:
+    """Numbers in a run's folder that depend on private images and that no guarantee covers: how many, and why."""
+
+    file: str
+    name: str
+    numbers: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Audits:
     """All that `audit.json` holds."""
 
     epsilon: EpsilonAudited | None = None
+    leaks: tuple[LeakFound, ...] | None = None

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from lightning_fed.errors import InputError
-from lightning_fed.paths import hold
+from lightning_fed.errors import FederationError, InputError
+from lightning_fed.paths import DISK_IS_FULL, hold
 from lightning_fed.tracking.records import Result, RoundRecord
 
 OWN_NAMES = ("experiment.yaml", "rounds.jsonl", "summary.json", "checkpoints", "hospitals", "model.ckpt")
@@ -50,7 +50,8 @@ class RunFolder:
         """Make the folder and write the resolved experiment.
 
         Raises:
-            InputError: the folder holds a run already, or cannot be written.
+            InputError: the folder holds a run already, or cannot be written. FederationError: the disk is full;
+                nothing is left behind.
         """
         self.refuse_existing()
         try:
@@ -58,7 +59,11 @@ class RunFolder:
             (self.path / "hospitals").mkdir(mode=0o700, exist_ok=True)  # what hospitals keep to themselves
             write_text_whole(self.experiment, yaml.safe_dump(experiment, sort_keys=False))
         except OSError as error:
-            raise InputError(f"output: {self.path} cannot be written ({error.strerror}); name another") from error
+            told = f"output: {self.path} cannot be written ({error.strerror})"
+            if error.errno not in DISK_IS_FULL:
+                raise InputError(f"{told}; name another") from error
+            self.remove_unstarted()
+            raise FederationError(f"{told}; make room for it; nothing was written yet") from error
 
     def remove_unstarted(self) -> None:
         """Take back what `create` made, of a run that could not start; other files in the folder stay."""
@@ -121,8 +126,13 @@ def write_text_whole(path: Path, text: str) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # it may be what fills the disk
+        raise
 
 
 def read_rounds(path: Path) -> list[dict[str, Any]]:

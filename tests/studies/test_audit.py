@@ -247,9 +247,11 @@ def test_a_kept_run_and_its_ledgers(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (folder / "audit.json").exists()
     page = (folder / "report.html").read_text()
     assert "Audited, against the server: sees a hospital" in page
+    assert main(["audit", "leaks", "--run", str(folder)]) == 0
     card = card_of(read_run(folder))
     assert "## Audit" in card
     assert "| composition | holds |" in card
+    assert "| rounds.jsonl | [].diagnostic.fits[].loss | 8 |" in card
     ledger = folder / "hospitals" / "1" / "ledger.jsonl"
     lines = ledger.read_text().splitlines(keepends=True)
     ledger.write_text("".join(line for line in lines if '"round": 2' not in line))
@@ -262,7 +264,9 @@ def test_a_kept_run_and_its_ledgers(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("given", "told"),
     [
         ([], "say which one: lightning-fed audit epsilon"),
-        (["rumours"], "no audit 'rumours'; there is epsilon"),
+        (["epsilom"], "no audit 'epsilom': did you mean 'epsilon'?"),
+        (["leaks"], "--run"),
+        (["leaks", "--run", "/nowhere"], "holds no finished run"),
         (["epsilon", "--budget", "eternity"], "--budget"),
         (["epsilon", "--run", "/nowhere"], "holds no finished run"),
         (["epsilon", "--privacy.mechanism=none"], "claims no epsilon"),

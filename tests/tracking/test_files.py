@@ -1,10 +1,13 @@
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from lightning_fed.errors import InputError
+from lightning_fed.errors import FederationError, InputError
 from lightning_fed.tracking.files import RunFolder, read_rounds, write_text_whole
 from tests.tracking.samples import record, result
 
@@ -120,3 +123,16 @@ def test_a_folder_is_held_by_one_process_at_a_time(folder: RunFolder) -> None:
         pass
     with folder.held():
         pass
+
+
+def test_a_disk_that_is_full_at_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *arguments: Any, **options: Any) -> int:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(
+        FederationError, match=r"\(No space left on device\); make room for it; nothing was written yet"
+    ):
+        RunFolder(tmp_path / "run").create({"seed": 1})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,89 @@
+"""What lies in a run's folder beside what its guarantee covers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lightning_fed.arguments import read_experiment
+from lightning_fed.audit.leaks import UNKNOWN, Leak, leaks_in
+from lightning_fed.cli import main
+from lightning_fed.studies.audit_leaks import BARE, CLASSES, OWN, SEEN, SIZE, TIMING, leaks_of
+from tests.studies.test_audit import words
+
+
+def run_of(folder: Path, mechanism: str, **changed: object) -> Path:
+    own = words(
+        mechanism, federation__rounds=2, ray__enabled=False, tracking__wandb="offline", output=folder, **changed
+    )
+    assert main(["run", *own]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("WANDB_MODE", raising=False)
+        yield run_of(tmp_path_factory.mktemp("runs") / "record", "record")
+
+
+def found(run: Path) -> list[Leak]:
+    return leaks_of(run, read_experiment(["--config", str(run / "experiment.yaml")]))
+
+
+def why(leaks: list[Leak], file: str) -> dict[str, str]:
+    return {leak.name: leak.why for leak in leaks if leak.file == file}
+
+
+def test_every_number_of_a_private_run_is_public_covered_or_told(kept: Path) -> None:
+    leaks = found(kept)
+    assert all(leak.why != UNKNOWN for leak in leaks), "a new number wants a rule"
+    lines = why(leaks, "rounds.jsonl")
+    assert lines["[].diagnostic.train_loss"] == lines["[].diagnostic.fits[].median_norm"] == SEEN
+    assert lines["[].seconds.train"] == TIMING
+    assert not any(name.startswith(("[].released", "[].images", "[].steps")) for name in lines)
+    summary = why(leaks, "summary.json")
+    assert summary["data.classes_by_hospital[][]"] == CLASSES
+    assert not any(name.startswith(("test", "privacy")) for name in summary)
+    state = why(leaks, "checkpoints/*.pt")
+    assert state["trained.reports[].loss"] == state["trained.reports[].spending.clipped"] == SEEN
+    assert "weights" not in state
+    assert why(leaks, "wandb/")["diagnostic/train_loss"] == SEEN
+    own = next(leak for leak in leaks if leak.why == OWN)
+    assert "ledger.jsonl" in own.name
+    assert "noise.key" in own.name
+
+
+def test_a_planted_number_is_told(kept: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(kept, run)
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    lines[1]["gradient_norm"] = 0.25
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert Leak("rounds.jsonl", "[].gradient_norm", 1, UNKNOWN) in found(run)
+
+
+def test_without_a_mechanism_scores_and_weights_are_told_too(tmp_path: Path) -> None:
+    leaks = found(run_of(tmp_path / "none", "none", privacy__epsilon="null", privacy__max_grad_norm=1.0))
+    assert why(leaks, "rounds.jsonl")["[].released.accuracy"] == BARE
+    assert why(leaks, "summary.json")["test.accuracy"] == BARE
+    assert why(leaks, "checkpoints/*.pt")["weights"] == BARE
+    assert why(leaks, "model.ckpt") == {"state_dict": BARE}
+    assert all(leak.why != UNKNOWN for leak in leaks)
+
+
+def test_where_hospitals_are_protected_their_sizes_are_told(tmp_path: Path) -> None:
+    leaks = found(run_of(tmp_path / "update", "update"))
+    assert why(leaks, "rounds.jsonl")["[].images[]"] == SIZE
+    assert why(leaks, "summary.json")["data.images_by_hospital[]"] == SIZE
+    assert why(leaks, "checkpoints/*.pt")["trained.reports[].images"] == SIZE
+
+
+def test_the_longest_rule_decides_and_names_are_whole() -> None:
+    values = {"a": {"b": 1, "bc": [2, 3.0], "d": True, "e": "text"}, "ab": 4}
+    told = leaks_in("f", values, {"a": "why", "a.b": None})
+    assert told == [Leak("f", "a.bc[]", 2, "why"), Leak("f", "ab", 1, UNKNOWN)]
