@@ -5,6 +5,7 @@ Each test is fixed beforehand and fails where its p-value is below `LEVEL`, so t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from scipy import stats
 
 Reals = NDArray[np.float64]
 LEVEL = 1e-6
+MOST_SORTED = 200_000
+REPLAYED = 1e-3
+"""By which float32 may differ when steps are taken once more."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,25 @@ class Check:
     values: dict[str, float] = field(default_factory=dict)
 
 
-def variance(residuals: Sequence[Reals], expected: Sequence[float]) -> Check:
+def variance(residuals: Sequence[Reals], expected: Sequence[float], tensors: Sequence[int] = ()) -> Check:
     """Whether releases less what they should hold have the variance that was charged (chi-square, both sides).
 
+    Over all together, over each release, and over each tensor of the network in all releases.
+
     Args:
-        residuals: (coordinates,) of each release. expected: variance of each.
+        residuals: (coordinates,) of each release. expected: variance of each. tensors: their sizes, in order.
     """
-    sums = [float(np.square(one).sum()) / wanted for one, wanted in zip(residuals, expected, strict=True)]
+    if not residuals:
+        return Check("noise", False, "nothing was released")
     sizes = [len(one) for one in residuals]
-    single = min(_two_sided(total, size) for total, size in zip(sums, sizes, strict=True)) * len(sums)
-    chance = min(1.0, single, _two_sided(sum(sums), sum(sizes))) if sums else 1.0
+    squares = [np.square(one) / wanted for one, wanted in zip(residuals, expected, strict=True)]
+    sums = [float(one.sum()) for one in squares]
+    parts = list(zip(sums, sizes, strict=True))
+    if sum(tensors) == sizes[0] and len(set(sizes)) == 1:
+        together, ends = np.sum(squares, axis=0), np.cumsum([0, *tensors])
+        parts += [(float(together[a:b].sum()), (b - a) * len(sizes)) for a, b in itertools.pairwise(ends)]
+    parts.append((sum(sums), sum(sizes)))
+    chance = min(1.0, len(parts) * min(_two_sided(*part) for part in parts))
     ratios = [total / size for total, size in zip(sums, sizes, strict=True)]
     ratio = sum(sums) / sum(sizes)
     return Check(
@@ -51,8 +64,75 @@ def variance(residuals: Sequence[Reals], expected: Sequence[float]) -> Check:
     )
 
 
-def _two_sided(total: float, freedom: int) -> float:
+def _two_sided(total: float, freedom: float) -> float:
     return float(min(1.0, 2 * min(stats.chi2.cdf(total, freedom), stats.chi2.sf(total, freedom))))
+
+
+def gaussian(residuals: Sequence[Reals], expected: Sequence[float]) -> Check:
+    """Whether noise has the normal distribution (Kolmogorov and Smirnov), and no coordinate repeats another's.
+
+    The second by the greatest correlation of a release's noise with itself, shifted by any number of coordinates.
+    """
+    units = [one / math.sqrt(wanted) for one, wanted in zip(residuals, expected, strict=True)]
+    chances, greatest, lags = [1.0], 0.0, 0
+    for one in units:
+        power = np.abs(np.fft.rfft(one - one.mean())) ** 2
+        own = np.fft.irfft(power, n=len(one))
+        shifted = np.abs(own[1 : len(one) // 2 + 1])
+        lags += len(shifted)
+        if own[0] > 0 and len(shifted):
+            greatest = max(greatest, float(shifted.max() / own[0]) * math.sqrt(len(one)))
+    chances.append(_of_normals(greatest, lags))
+    pooled = np.concatenate(units)[:: max(1, sum(map(len, units)) // MOST_SORTED)] if units else np.zeros(0)
+    if len(pooled):
+        chances.append(float(stats.kstest(pooled, "norm").pvalue))
+    chance = min(1.0, 2 * min(chances))
+    return Check(
+        "distribution",
+        chance >= LEVEL,
+        f"normal with p = {chances[-1]:.2g}; shifted, it correlates with itself by {greatest:.1f} deviations",
+        {"p_value": chance, "deviations": greatest},
+    )
+
+
+def served(pairs: Sequence[tuple[int, int]], as_drawn: bool) -> Check:
+    """Whether the images that went in are those that were drawn.
+
+    Args:
+        pairs: drawn for a step, and gone in. as_drawn: whether their positions are those that were drawn.
+    """
+    other = sum(drawn != gone_in for drawn, gone_in in pairs)
+    told = f"{sum(drawn for drawn, _ in pairs)} images drawn, {sum(gone_in for _, gone_in in pairs)} went in"
+    if not as_drawn:
+        told += ", others than were drawn"
+    return Check("images", other == 0 and as_drawn, told, {"steps_that_differ": other})
+
+
+def sizes(counts: Sequence[tuple[int, float, int]]) -> Check:
+    """Whether samples vary in size as Poisson's do, and are not all of one size.
+
+    Args:
+        counts: of each sample: images that may be in it, rate, and images in it.
+    """
+    free = [(number, rate, count) for number, rate, count in counts if 0 < rate < 1 and number > 0]
+    scores = [(count - number * rate) ** 2 / (number * rate * (1 - rate)) for number, rate, count in free]
+    fourth = sum((1 - 6 * rate * (1 - rate)) / (number * rate * (1 - rate)) for number, rate, _ in free)
+    freedom = 2 * len(scores) ** 2 / (2 * len(scores) + fourth) if scores else 1.0
+    ratio = sum(scores) / len(scores) if scores else 1.0
+    chance = float(stats.chi2.cdf(ratio * freedom, freedom)) if scores else 1.0
+    told = f"{len(scores)} samples vary in size {ratio:.2f} as much as Poisson's"
+    return Check("sizes", chance >= LEVEL, told, {"ratio": ratio, "p_value": chance})
+
+
+def unchanged(differences: Sequence[float]) -> Check:
+    """Whether what left is what the noised steps give, when they are taken once more.
+
+    Args:
+        differences: of each update that left, relative to its norm.
+    """
+    greatest = max(differences, default=0.0)
+    told = f"{len(differences)} updates are {greatest:.1e} off what their noised steps give"
+    return Check("release", greatest <= REPLAYED, told, {"greatest": greatest})
 
 
 def _of_normals(greatest: float, count: int) -> float:
@@ -156,22 +236,16 @@ def poisson(presence: Reals, rate: float, deviation: float, samples: int = 1) ->
         )
     sums = presence[: windows * window].reshape(windows, window, members).sum(1)
     ratio = float(np.square(sums - window * samples * rate).mean()) / (window * each)
-    fourth = spread * (1 - 6 * spread) / each**2 / window  # excess kurtosis of such a sum
+    fourth = spread * (1 - 6 * rate * (1 - rate)) / each**2 / window  # excess kurtosis of such a sum
     error = math.sqrt((2 + fourth) / sums.size)
-    gaps = (ratio - 1) / error
+    freedom = 2 / error**2
     shuffled = spread / each / error
-    chance = min(1.0, 4 * float(stats.norm.sf(max(abs(often), abs(gaps)))))
+    chance = min(1.0, 2 * 2 * float(stats.norm.sf(abs(often))), 2 * _two_sided(ratio * freedom, freedom))
     sight = "would be seen" if shuffled > -float(stats.norm.ppf(LEVEL / 4)) else "could not be told for certain"
     return Check(
         "sampling",
         chance >= LEVEL,
-        f"members are in {found:.4f} of the samples, charged {rate:.4f}; gaps vary {ratio:.4f} as "
-        f"much as Poisson's (shuffling is {shuffled:.1f} deviations off, and {sight})",
-        {
-            "rate": found,
-            "gaps": ratio,
-            "shuffled_deviations": shuffled,
-            "deviations": gaps,
-            "p_value": chance,
-        },
+        f"members are in {found:.4f} of the samples, charged {rate:.4f}; gaps vary {ratio:.4f} as much as "
+        f"Poisson's (shuffling is {shuffled:.1f} deviations off, and {sight})",
+        {"rate": found, "gaps": ratio, "shuffled_deviations": shuffled, "p_value": chance},
     )

@@ -18,7 +18,7 @@ from lightning_fed.audit.checks import Check, steps
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.protection import epsilon_after
+from lightning_fed.federation.protection import epsilon_after, ledger_of
 from lightning_fed.paths import user_path
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
@@ -122,6 +122,10 @@ def _kept_ledgers(run: Path, prepared: Prepared) -> Check:
     told = json.loads(RunFolder(run).summary.read_text())["privacy"]
     released, charged, wrong = {}, {}, []
     for hospital, dose in enumerate(prepared.roster.doses or ()):
+        try:
+            ledger_of(run, hospital, dose)  # its chain, its noise and its rate
+        except InputError as error:
+            return Check("ledgers of the run", False, str(error))
         counted = sum(hospital in line["aggregation"]["counted"] for line in lines)
         released[hospital] = counted * dose.steps
         charged[hospital] = sum(charge.steps for charge in charges_of(run, hospital))
