@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lightning_fed.errors import DivergedError
 from lightning_fed.experiment import Experiment, Federation
 from lightning_fed.federation.aggregator import Shards, ShardsLostError
 from lightning_fed.federation.crew import Crew
@@ -127,7 +128,7 @@ class PlainAggregation:
         self.lost = {hospital: stage for hospital, stage in gone.items() if not uploads(stage)}
         self._sent: dict[int, tuple[int, Any]] = {}
         self._expected = [hospital for hospital in cohort if hospital not in self.lost]
-        self.refusals = []
+        self._round, self.refusals = round, []
         return self._expected
 
     def absent(self, hospitals: Iterable[int]) -> None:
@@ -162,7 +163,7 @@ class PlainAggregation:
             counted.append(hospital)
             yield weight, bound(update, self.federation.norm_bound)
         if not counted:
-            raise RoundAbortedError("no hospital sent an update that is finite")
+            raise DivergedError(f"round {self._round}: no update is finite any more; lower training.lr")
 
     def _combine(self, updates: Iterable[tuple[int, Vector]]) -> Vector:
         if self.federation.aggregator == "mean":

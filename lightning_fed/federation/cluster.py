@@ -140,15 +140,20 @@ class Cluster:
     def seat_again(self, settings: Ray, node: str) -> Seat | None:
         """For an actor in place of one that was lost on `node`: there, or where there is most room.
 
-        It reserves no CPU and next to nothing of a GPU, so as to fit beside those that do, since hospitals take
-        turns anyway; what the lost one reserved may count as taken for a while yet. None where no node holds one.
+        It reserves no CPU, so as to fit beside those that do, since hospitals take turns on a node's CPUs anyway,
+        and of a GPU what is free; on its own node the least share, as what the lost one reserved may still count
+        as taken. None where no node holds one.
         """
         try:
             nodes = self.usable(settings)
         except InputError:
             return None
-        chosen = min(nodes, key=lambda one: (one.id != node, -one.free_gpus, -one.free_cpus))
-        return Seat(chosen.id, 0.0, SMALLEST_SHARE if settings.gpus_per_hospital else 0.0, anywhere=True)
+        wanted = settings.gpus_per_hospital
+        room = [one for one in nodes if not wanted or one.id == node or one.free_gpus >= SMALLEST_SHARE]
+        if not room:
+            return None
+        chosen = min(room, key=lambda one: (one.id != node, -one.free_gpus if wanted else 0.0, -one.free_cpus))
+        return Seat(chosen.id, 0.0, _share(min(wanted, chosen.free_gpus)) if wanted else 0.0, anywhere=True)
 
     def close(self) -> None:
         """Leave the cluster; a local one ends."""

@@ -208,7 +208,8 @@ class Dispatcher:
         self._losses[job] += 1
         elsewhere = job.site is None and len(self.gone) < len(self.crew.places)
         most = max(MOST_LOSSES, len(self.crew.places)) if job.site is None else MOST_LOSSES
-        if (elsewhere or self._waits(job)) and self._losses[job] < most:
+        there = job.again and job.site not in self.gone  # only something that it was to read was lost
+        if (elsewhere or there or self._waits(job)) and self._losses[job] < most:
             self.queue.insert(0, job)
             return
         del self._losses[job]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_fed.errors import InputError
+from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.state import HospitalStates
@@ -133,12 +133,19 @@ def directory_of(experiment: Experiment) -> Directory:
 
 
 def save_identities(output: Path, identities: Identities) -> None:
-    """Each secret key to its hospital's own folder, for its owner's eyes only; all public keys to the run's."""
-    for hospital, identity in identities.items():
-        identity.save(_identity_file(output, hospital))
-    if identities:
-        lines = (f"{hospital} {identity.public.hex()}\n" for hospital, identity in sorted(identities.items()))
-        _pinned_file(output).write_text("".join(lines))
+    """Each secret key to its hospital's own folder, for its owner's eyes only; all public keys to the run's.
+
+    Raises:
+        FederationError: they cannot be written.
+    """
+    try:
+        for hospital, identity in identities.items():
+            identity.save(_identity_file(output, hospital))
+        if identities:
+            lines = (f"{hospital} {identity.public.hex()}\n" for hospital, identity in sorted(identities.items()))
+            _pinned_file(output).write_text("".join(lines))
+    except OSError as error:
+        raise FederationError(f"{output}: identities cannot be written ({error.strerror})") from error
 
 
 def _pinned_file(output: Path) -> Path:

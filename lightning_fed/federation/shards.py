@@ -43,7 +43,10 @@ class ActorShards:
         self._told: list[int] = []
         self._adding: list[Any] = []
         self._broken = False
-        self._await(self.actors)
+        try:
+            self._await(self.actors)
+        except LostError:
+            self._broken = True  # the first round mends it
 
     def _actor(self, shard: int) -> Any:
         shell = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Shard)

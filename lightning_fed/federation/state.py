@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from lightning_fed.errors import FederationError, InputError
-from lightning_fed.paths import hold, sync_folder
+from lightning_fed.paths import DISK_IS_FULL, hold, sync_folder
 
 CHECK_BYTES = 32
 HOLD_SECONDS = 60.0
@@ -116,7 +116,10 @@ def hold_hospital(output: Path, hospital: int) -> IO[str]:
     except BlockingIOError as error:
         raise InputError(f"{folder}: another process works as this hospital; end it first") from error
     except OSError as error:
-        raise InputError(f"{folder}: cannot be held ({error.strerror}); put the run on a disk that can") from error
+        told = f"{folder}: cannot be held ({error.strerror})"
+        if error.errno in DISK_IS_FULL:
+            raise FederationError(f"{told}; make room for it") from error
+        raise InputError(f"{told}; put the run on a disk that can") from error
 
 
 class HospitalStates(RoundFiles):

@@ -120,7 +120,8 @@ def tensors_of(prepared: Prepared) -> list[int]:
 def charges_of(folder: Path, hospital: int) -> list[Charged]:
     """The charges in a run folder's ledger."""
     path = folder / "hospitals" / str(hospital) / "ledger.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""  # a line that is cut off charges nothing
+    lines = map(json.loads, whole.splitlines())
     charges = (line["charge"] for line in lines if "charge" in line)
     return [
         Charged(one["round"], one["steps"], one["rate"], one["noise_multiplier"], one["adjacency"])

@@ -243,6 +243,7 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
     life, dice, struck = Life(folder / "run", words, nodes), random.Random(f"moments {seed} {trial.number}"), []
     try:
         life.start()
+        life.wait_for_a_word()
         for fault in trial.faults:
             moment = life.rounds + dice.choice([0, 0, 1, 2])  # often before the last one is mended
             life.wait_for(lambda moment=moment: life.rounds >= moment)  # type: ignore[misc]

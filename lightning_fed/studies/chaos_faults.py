@@ -16,6 +16,7 @@ from lightning_fed.studies.chaos_life import BrokenError, Life
 
 HOSPITALS = 4
 HOSPITAL, SHARD = "ray::HospitalActor", "ray::Shard"
+TRIES = 3
 STOPPED = (0.5, 4.0)
 """Seconds for which a process is stopped."""
 
@@ -112,7 +113,7 @@ def fill_disk(life: Life, dice: random.Random) -> bool:
         resource.prlimit(victim, resource.RLIMIT_FSIZE, (most, hard))
         rounds = life.rounds + 3
         if not life.wait_for(lambda: life.rounds >= rounds):
-            return True
+            return not life.folder.summary.exists()
         resource.prlimit(victim, resource.RLIMIT_FSIZE, (hard, hard))  # what was written was small enough
     except (ProcessLookupError, PermissionError):
         pass
@@ -157,10 +158,14 @@ def _resume_with(life: Life, path: Path, content: bytes, must_refuse: bool) -> N
         path.write_bytes(content)
 
     before, life.mended = life.rounds, put_back
-    life.start()
-    life.wait_for(lambda: life.rounds > before + 1)
-    if not life.lives_now:
+    for _ in range(TRIES):  # a node that was lost a moment ago may end it before the file is read
+        life.start()
+        life.wait_for(lambda: life.rounds > before + 1)
+        if life.lives_now:
+            break
         life.ended()
+        if life.mended is None or life.folder.summary.exists():
+            break
     if life.mended is not None and must_refuse:
         raise BrokenError(f"it went on with a damaged {path}")
     life.mended = None

@@ -52,7 +52,9 @@ class Life:
         return self.folder.path
 
     def start(self) -> None:
-        """Begin, or go on."""
+        """Begin, or go on; the end of the process before is looked at."""
+        if self.process is not None:
+            self.ended()
         self.lives += 1
         if self.lives > MOST_LIVES:
             raise BrokenError(f"the run was resumed {MOST_LIVES} times and is not complete")

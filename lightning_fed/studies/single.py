@@ -172,13 +172,13 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     if warning is not None:
         say(f"warning: {warning}")
     with _Start(folder, new=not resume) as start:
-        start.enter_context(folder.held())
-        save_identities(folder.path, identities)
-        if not experiment.ray.enabled:  # a process of Ray's does so for its own hospitals
-            for hospital in range(experiment.federation.hospitals):
-                start.enter_context(hold_hospital(folder.path, hospital))
+        start.hold()
         tracker = start.enter_context(WandbRun(experiment, folder.path))
         try:
+            save_identities(folder.path, identities)
+            if not experiment.ray.enabled:  # a process of Ray's does so for its own hospitals
+                for hospital in range(experiment.federation.hospitals):
+                    start.enter_context(hold_hospital(folder.path, hospital))
             crew = start.enter_context(closing(open_crew(experiment, prepared.data, prepared.roster, folder.path)))
             prepared = replace(prepared, data=prepared.data.without_pixels())  # the sites have them: kept once
             checkpoints = Checkpoints(folder.path)
@@ -231,6 +231,10 @@ class _Start(ExitStack):
     def __init__(self, folder: RunFolder, new: bool) -> None:
         super().__init__()
         self.folder, self.new = folder, new
+
+    def hold(self) -> None:
+        """Hold the folder, and be the one who takes it back."""
+        self.enter_context(self.folder.held())
         self.callback(self._take_back)
 
     def done(self) -> None:

@@ -98,6 +98,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"round {record.round:>{len(str(rounds))}}/{rounds}  {told}train {trained.train_seconds:.1f} s  "
         f"hospitals {len(trained.counted)}{_spent(record)}"
         + (f"  budget spent: {len(trained.spent)} left out" if trained.spent else "")
+        + "".join(f"  {refusal}" for refusal in trained.refusals)
         + (f"  late {len(trained.late)}" if trained.late else "")
         + (f"  back {len(trained.returned)}" if trained.returned else "")
         + (f"  no new model: {trained.failed}" if trained.failed else "")

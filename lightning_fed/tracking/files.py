@@ -33,6 +33,7 @@ class RunFolder:
         self.rounds = path / "rounds.jsonl"
         self.summary = path / "summary.json"
         self.audit = path / "audit.json"
+        self._others = set[str]()  # names that were there before
 
     def refuse_existing(self) -> None:
         """Raise unless the folder is free.
@@ -54,6 +55,7 @@ class RunFolder:
                 nothing is left behind.
         """
         self.refuse_existing()
+        self._others = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "hospitals").mkdir(mode=0o700, exist_ok=True)  # what hospitals keep to themselves
@@ -66,10 +68,10 @@ class RunFolder:
             raise FederationError(f"{told}; make room for it; nothing was written yet") from error
 
     def remove_unstarted(self) -> None:
-        """Take back what `create` made, of a run that could not start; other files in the folder stay."""
-        for name in ("experiment.yaml", "identities.txt", ".lock"):
+        """Take back what came since `create`, of a run that could not start; what was there before stays."""
+        for name in {"experiment.yaml", "identities.txt", ".lock"} - self._others:
             (self.path / name).unlink(missing_ok=True)
-        for name in ("wandb", "hospitals"):
+        for name in {"wandb", "hospitals"} - self._others:
             shutil.rmtree(self.path / name, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -86,7 +88,10 @@ class RunFolder:
         except BlockingIOError as error:
             raise InputError(f"output: another process works on {self.path}; end that one first") from error
         except OSError as error:
-            raise InputError(f"output: {self.path} cannot be held ({error.strerror}); name another") from error
+            told = f"output: {self.path} cannot be held ({error.strerror})"
+            if error.errno in DISK_IS_FULL:
+                raise FederationError(f"{told}; make room for it; nothing was written yet") from error
+            raise InputError(f"{told}; name another") from error
         with file:
             yield
 

@@ -63,7 +63,12 @@ def test_a_lost_actor_comes_back_to_its_node_though_its_share_still_counts_as_ta
     assert (seat.node, seat.cpus, seat.gpus, seat.anywhere) == ("a", 0.0, 1e-4, True)
     elsewhere = NodesOnly(full).seat_again(Ray(gpus_per_hospital=1.0), "lost")
     assert elsewhere is not None
-    assert elsewhere.node == "b"
+    assert (elsewhere.node, elsewhere.gpus) == ("b", 1.0)
+    assert NodesOnly(full[:1]).seat_again(Ray(gpus_per_hospital=1.0), "lost") is None, "all is taken by others"
+    mixed = [Node("g", 4, 2, 0, 2), Node("c", 4, 0, 4, 0)]
+    for_cpus = NodesOnly(mixed).seat_again(Ray(), "lost")
+    assert for_cpus is not None
+    assert for_cpus.node == "c"
     assert NodesOnly([free("a", 4)]).seat_again(Ray(gpus_per_hospital=1.0), "a") is None
 
 

@@ -400,9 +400,9 @@ def test_an_object_that_is_lost_costs_the_work_and_not_the_site() -> None:
     crew, told = Mortal(1), list[Any]()
     dispatcher = dispatcher_of(crew, told)
     dispatcher.submit([work(0, told, again=True), work(0, told, again=False)])
-    crew.ends = {0: Lost("an object", site=False), 1: "done"}
+    crew.ends = {0: Lost("an object", site=False), 1: "done", 2: Lost("an object", site=False)}
     dispatcher.run_until(lambda: len(told) == 2)
-    assert told == ["lost", ("done", 0)]
+    assert told == [("done", 0), "lost"], "what can be done again is"
     assert (crew.revived, dispatcher.gone) == ([], {})
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_fed.errors import InputError
+from lightning_fed.errors import DivergedError, InputError
 from lightning_fed.experiment import Experiment, Faults, Federation, Poison, Privacy, SecAgg
 from lightning_fed.federation import robust
 from lightning_fed.federation.faults import poisoned
@@ -122,6 +122,14 @@ def test_an_update_that_is_not_finite_is_left_out_where_hospitals_may_mean_harm(
     assert trained.counted == (0, 2, 3, 4)
     assert trained.refusals == ("hospital 1: its update is not finite, and is left out",)
     assert np.isfinite(driver.model.weights).all()
+
+
+def test_where_no_update_is_finite_the_learning_rate_is_named() -> None:
+    driver = make_driver(
+        replace(with_poison("sign_flip", aggregator="median"), training=replace(SMALL.training, lr=1e30))
+    )
+    with pytest.raises(DivergedError, match=r"lower training\.lr"):
+        list(driver.rounds())
 
 
 def test_the_server_bounds_what_a_poisoned_hospital_does_not() -> None:

@@ -71,7 +71,7 @@ def test_a_few_dozen_trials_strike_every_mechanism_with_every_fault() -> None:
         struck = {(one.mechanism, fault.name) for one in drawn for fault in one.faults}
         possible = {(name, fault.name) for name in MECHANISMS for fault in FAULTS if name not in fault.without}
         assert struck == possible
-        assert sum(len(one.faults) for one in drawn) >= 3 * len(drawn)
+        assert sum(len(one.faults) for one in drawn) >= 7 * len(drawn)
         for one in drawn:
             assert all(one.protocol not in fault.without for fault in one.faults)
 
@@ -125,7 +125,7 @@ def test_a_stop_with_budget_left_is_noticed(run: tuple[Experiment, Path], monkey
     check_promises(experiment, output, [])  # whose budget all rounds have spent
     shutil.rmtree(output.with_name("run-repeated"))
     monkeypatch.setattr(Dose, "affords", lambda *_: True)
-    with pytest.raises(BrokenError, match="no hospital has spent its own"):
+    with pytest.raises(BrokenError, match="4 hospitals have not spent their own"):
         check_promises(experiment, output, [])
 
 

@@ -136,3 +136,14 @@ def test_a_disk_that_is_full_at_the_start_leaves_nothing(tmp_path: Path, monkeyp
     ):
         RunFolder(tmp_path / "run").create({"seed": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_in_the_folder_before_stays_when_a_run_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "another").write_text("mine")
+    (tmp_path / "identities.txt").write_text("mine too")
+    folder = RunFolder(tmp_path)
+    folder.create({"seed": 1})
+    folder.remove_unstarted()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["identities.txt", "wandb"]
+    assert (tmp_path / "wandb" / "another").exists()
