@@ -122,7 +122,7 @@ def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
     doses = prepared.roster.doses
     assert doses is not None
     rounds = most_rounds(experiment)
-    spent = max(epsilon_after(dose, whole_run(dose, rounds)) for dose in doses)
+    spent = max(epsilon_after(dose, whole_run(experiment, dose, rounds)) for dose in doses)
     audit = EpsilonAudit(
         experiment.privacy.mechanism,
         min(spent, experiment.privacy.epsilon or math.inf),
@@ -136,7 +136,7 @@ def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
         _seconds(audit, prepared, budget, Path(folder) / "seconds")
         if experiment.privacy.mechanism == "update":
             say(f"{budget.calls} releases of each of two updates")
-            found = bound_by_releases(experiment, doses[0], budget, whole_run(doses[0], rounds))
+            found = bound_by_releases(experiment, doses[0], budget, whole_run(experiment, doses[0], rounds))
         else:
             found = bound_by_canaries(prepared, budget, rounds, Path(folder) / "canaries")
     audit.checks += found.checks
@@ -145,10 +145,11 @@ def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
     return audit
 
 
-def whole_run(dose: Dose, rounds: int) -> int:
-    """Releases of a hospital over so many rounds, or as many as its budget pays for."""
+def whole_run(experiment: Experiment, dose: Dose, rounds: int) -> int:
+    """Releases of a hospital over so many rounds; as many as its budget pays for where its noise was given."""
     wanted = dose.steps * rounds
-    return wanted if dose.most_steps is None else min(wanted, dose.most_steps)
+    given = experiment.privacy.noise_multiplier is not None and dose.most_steps is not None
+    return min(wanted, dose.most_steps or 0) if given else wanted
 
 
 def adversary_of(experiment: Experiment) -> str:
@@ -232,7 +233,7 @@ def _composition(audit: EpsilonAudit, experiment: Experiment, watched: Watched) 
         else:
             samples = dose.steps if dose.joint is not None else 1
             noise = math.sqrt(variance_of(dose, least, counted) / samples)
-        count = whole_run(replace(dose, steps=max(charge.steps for charge in charges)), audit.rounds)
+        count = whole_run(experiment, replace(dose, steps=max(charge.steps for charge in charges)), audit.rounds)
         key = max(charge.rate for charge in charges), noise, count
         if key not in composed:
             composed[key] = composed_epsilon(PoissonGaussian(*key), experiment.privacy.delta, "pld")

@@ -362,7 +362,7 @@ def test_a_kept_run_and_its_ledgers(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(command) == 0
     assert (folder / "audit.json").exists()
     page = (folder / "report.html").read_text()
-    assert "Audited, against the server: sees a hospital" in page
+    assert "Audited, against whoever sees a hospital" in page
     assert main(["audit", "leaks", "--run", str(folder)]) == 0
     card = card_of(read_run(folder))
     assert "## Audit" in card
