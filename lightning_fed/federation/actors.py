@@ -15,11 +15,11 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.aggregator import Shards
 from lightning_fed.federation.cluster import Cluster, Seat
 from lightning_fed.federation.crew import Capacity, Lost, Place
+from lightning_fed.federation.holding import hold_hospital
 from lightning_fed.federation.lean import lean_imports
 from lightning_fed.federation.memory import keep_freed_memory, return_much_freed_memory
 from lightning_fed.federation.remote import LostError, fetch
 from lightning_fed.federation.shards import ActorShards
-from lightning_fed.federation.state import hold_hospital
 
 if TYPE_CHECKING:
     from lightning_fed.data.images import ImageData

@@ -194,15 +194,18 @@ class Dispatcher:
         now = time.monotonic()
         late = [job for job, end in self._awaited() if end <= now]
         for job in late:
-            self.give_up(job)
-            if job.late is None:
-                raise FederationError(f"no answer to '{job.method}' in the time that the experiment allows")
-            job.late()
+            self._tell_late(job)
         missing = [ticket for ticket, (_, end) in self.coming.items() if end is not None and end <= now]
         for ticket in missing:
             site, _ = self.coming.pop(ticket)
             self._came(site, Lost(f"{self.gone[site]}; it did not come back in {self.patience:g} s"))
         return len(late) + len(missing)
+
+    def _tell_late(self, job: Job) -> None:
+        self.give_up(job)
+        if job.late is None:
+            raise FederationError(f"no answer to '{job.method}' in the time that the experiment allows")
+        job.late()
 
     def _lose(self, job: Job, reason: str) -> None:
         self._losses[job] += 1
@@ -228,9 +231,10 @@ class Dispatcher:
             self.step()
 
     def _start_all(self) -> int:
-        """Start what can start; how many jobs were for sites that are gone."""
+        """Start what can start; how many jobs were for sites that are gone, or late."""
         waiting: list[Job] = []
         lost: list[Job] = []
+        late: list[Job] = []
         held_back = False  # work that waits for room, which work sent ahead would keep from it
         for job in self.queue:
             if job.site in self.gone:
@@ -242,19 +246,24 @@ class Dispatcher:
             if site is None:
                 waiting.append(job)
                 held_back = held_back or self._at(job.site) == 0
-            else:
-                self._start(site, job)
+            elif not self._start(site, job):
+                late.append(job)
         self.queue = waiting
         for job in lost:
             assert job.site is not None
             self._lose(job, self.gone[job.site])
-        return len(lost)
+        for job in late:
+            self._tell_late(job)
+        return len(lost) + len(late)
 
-    def _start(self, site: int, job: Job) -> None:
+    def _start(self, site: int, job: Job) -> bool:
+        """Whether it could start in time: a crew in this process does the work meanwhile."""
         end = None if job.limit is None else time.monotonic() + job.limit
         ends = [end for end in (end, job.deadline) if end is not None]
         ticket = self.crew.start(site, job.method, job.arguments, job.apart)
-        self.running[ticket] = Running(site, job, self._lives[site], min(ends, default=None))
+        end = min(ends, default=None)
+        self.running[ticket] = Running(site, job, self._lives[site], end)
+        return end is None or time.monotonic() < end
 
     def _site_for(self, job: Job) -> int | None:
         candidates = range(len(self.crew.places)) if job.site is None else [job.site]

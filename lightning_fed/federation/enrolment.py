@@ -140,10 +140,14 @@ def save_identities(output: Path, identities: Identities) -> None:
     """
     try:
         for hospital, identity in identities.items():
+            # Of a run that was killed before it told anybody: its public keys are in no list.
+            _identity_file(output, hospital).unlink(missing_ok=True)
             identity.save(_identity_file(output, hospital))
         if identities:
             lines = (f"{hospital} {identity.public.hex()}\n" for hospital, identity in sorted(identities.items()))
-            _pinned_file(output).write_text("".join(lines))
+            part = _pinned_file(output).with_suffix(".part")
+            part.write_text("".join(lines))
+            part.replace(_pinned_file(output))
     except OSError as error:
         raise FederationError(f"{output}: identities cannot be written ({error.strerror})") from error
 

@@ -22,7 +22,7 @@ from lightning_fed.arguments import CommandParser, read_experiment
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.federation.nodes import Nodes
 from lightning_fed.paths import user_path
-from lightning_fed.studies.chaos_faults import FAULTS, HOSPITALS, Fault
+from lightning_fed.studies.chaos_faults import FAULTS, HOSPITALS, TRIES, Fault
 from lightning_fed.studies.chaos_life import Life
 from lightning_fed.studies.chaos_promises import check_promises
 from lightning_fed.tracking.console import say
@@ -248,13 +248,7 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
             moment = life.rounds + dice.choice([0, 0, 1, 2])  # often before the last one is mended
             life.wait_for(lambda moment=moment: life.rounds >= moment)  # type: ignore[misc]
             time.sleep(dice.uniform(0, 0.5))
-            if not life.lives_now:
-                life.ended()
-                if life.folder.summary.exists():
-                    break
-                life.start()
-                life.wait_for_a_word()
-            hit = fault.strike(life, dice)
+            hit = _strike(fault, life, dice)
             struck += [fault] * hit
             say(f"  {time.monotonic() - begun:.0f} s: {fault.name}{'' if hit else ' (found nothing to strike)'}")
         life.finish()
@@ -263,6 +257,22 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
     finally:
         life.end_now()
     return struck, life.lives
+
+
+def _strike(fault: Fault, life: Life, dice: random.Random) -> bool:
+    """Strike a run, resumed where it has ended; False where it is complete, or has nothing to strike."""
+    for _ in range(TRIES):  # it may end of the fault before while this one looks for something to strike
+        if not life.lives_now:
+            life.ended()
+            if life.folder.summary.exists():
+                return False
+            life.start()
+            life.wait_for_a_word()
+        if fault.strike(life, dice):
+            return True
+        if life.lives_now:
+            break
+    return False
 
 
 def _print(told: Told) -> None:

@@ -120,8 +120,6 @@ def repeat(experiment: Experiment, lines: list[dict[str, Any]], output: Path) ->
     quiet = replace(
         experiment,
         ray=replace(experiment.ray, enabled=False),
-        federation=replace(experiment.federation, round_timeout=None),
-        secagg=replace(experiment.secagg, stage_timeout=PATIENCE),
         faults=replace(experiment.faults, dropout=dropout, max_failed_rounds=experiment.federation.rounds),
     )
     prepared = prepare(quiet)
@@ -129,7 +127,12 @@ def repeat(experiment: Experiment, lines: list[dict[str, Any]], output: Path) ->
     output.mkdir(exist_ok=True)
     save_identities(output, identities)
     crew = open_crew(quiet, prepared.data, prepared.roster, output)
-    driver = Driver(quiet, prepared.data, prepared.roster, prepared.model, crew)
+    patient = replace(  # hospitals' noise depends on their settings, which are the run's
+        quiet,
+        federation=replace(quiet.federation, round_timeout=None),
+        secagg=replace(quiet.secagg, stage_timeout=PATIENCE),
+    )
+    driver = Driver(patient, prepared.data, prepared.roster, prepared.model, crew)
     assert isinstance(crew, LocalCrew)
     clear: dict[tuple[int, int], Vector] = {}
     encoded: list[Words] = []

@@ -49,7 +49,7 @@ class Search:
         """Where a word of the table is."""
         for begin in range(0, len(content), CHUNK):
             chunk = content[begin : begin + CHUNK + WORD]  # which may begin in one and end in the next
-            for offset in range(WORD):
+            for offset in range(min(WORD, len(chunk))):
                 words = np.frombuffer(chunk, dtype="<u4", count=max(len(chunk) - offset, 0) // WORD, offset=offset)
                 near = np.flatnonzero(self._table[words & 0xFFFF])
                 for place in near[np.isin(words[near], self._words)]:

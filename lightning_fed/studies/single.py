@@ -19,10 +19,11 @@ from lightning_fed.federation.assembly import open_crew
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.enrolment import enrol, save_identities, unsafe_choice
+from lightning_fed.federation.holding import hold_hospital
 from lightning_fed.federation.protection import check_record, doses_of
 from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
-from lightning_fed.federation.state import HospitalStates, hold_hospital
+from lightning_fed.federation.state import HospitalStates
 from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.distillation import Distilling

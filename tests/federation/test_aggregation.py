@@ -33,6 +33,7 @@ from lightning_fed.federation.enrolment import encoding_of, enrol, save_identiti
 from lightning_fed.federation.roster import make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.strategy import GlobalModel, mean_update
+from lightning_fed.secagg.keys import Identity
 from lightning_fed.tracking.records import RoundRecord
 from tests.federation.secrecy import arrays, numbers, shows
 
@@ -262,6 +263,19 @@ def test_a_run_keeps_the_keys_that_it_made_for_itself_and_another_run_makes_its_
     assert (again, none) == (first, {})
     assert len(enrol(SMALL, roster, tmp_path / "killed before it had any")[1]) == 5
     assert set(enrol(SMALL, roster)[0].secagg.identities).isdisjoint(first.secagg.identities)
+
+
+def test_a_run_killed_among_its_keys_goes_on_with_new_ones(tmp_path: Path) -> None:
+    roster = make_roster(SMALL, load_images(SMALL.data))
+    _, lost = enrol(SMALL, roster)
+    save_identities(tmp_path, lost)
+    (tmp_path / "identities.txt").unlink()
+    settled, made = enrol(SMALL, roster, tmp_path)
+    save_identities(tmp_path, made)
+    assert enrol(SMALL, roster, tmp_path) == (settled, {})
+    for hospital, identity in made.items():
+        kept = Identity.load(tmp_path / "hospitals" / str(hospital) / "identity.key")
+        assert kept.public == identity.public != lost[hospital].public
 
 
 @pytest.mark.parametrize("text", [None, "", "0 zz\n", "1 " + "ab" * 32 + "\n", "\xff\n"])

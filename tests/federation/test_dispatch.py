@@ -390,10 +390,31 @@ def test_what_is_found_late_before_the_waiting_is_not_waited_for() -> None:
 def test_what_is_there_at_the_deadline_is_not_late() -> None:
     crew, told = Mortal(3), list[Any]()
     dispatcher = dispatcher_of(crew, told)
-    dispatcher.submit(told_job(site, told, seconds=-1.0) for site in range(3))
+    dispatcher.submit(told_job(site, told, seconds=0.05) for site in range(3))
     crew.ends = {0: ("first",), 2: ("last",)}
+    wait = crew.wait
+
+    def look_late(tickets: Sequence[int], seconds: float | None = None) -> list[tuple[int, Any]]:
+        time.sleep(0.1)
+        return wait(tickets, seconds)
+
+    crew.wait = look_late  # type: ignore[method-assign]
     dispatcher.run_until(lambda: len(told) == 3)
     assert told == [("done", "first"), ("done", "last"), ("late", 1)]
+
+
+def test_what_this_process_ends_after_the_deadline_is_late_and_so_is_what_had_to_wait_for_it() -> None:
+    told: list[Any] = []
+
+    class Slept:
+        def work(self, number: int) -> tuple[int]:
+            time.sleep(0.1)
+            return (number,)
+
+    dispatcher = Dispatcher(LocalCrew(Slept()))  # type: ignore[arg-type]
+    dispatcher.submit(told_job(0, told, seconds=0.05) for _ in range(2))
+    dispatcher.run_until(lambda: len(told) == 3)
+    assert told == [("late", 0), ("afterwards", 0), ("late", 0)]
 
 
 def test_an_object_that_is_lost_costs_the_work_and_not_the_site() -> None:
