@@ -11,10 +11,10 @@ from xdist.scheduler import LoadScopeScheduling
 hypothesis.settings.register_profile("lightning-fed", deadline=None, max_examples=25, print_blob=True)
 hypothesis.settings.load_profile("lightning-fed")
 
-RAY = ("integration", *(f"test_{name}" for name in ("chaos", "notebooks", "paper", "sweep")))
+RAY = ("integration", *(f"test_{name}" for name in ("notebooks", "paper", "sweep")))
 RAY += ("test_bench", "test_bench_distributed", "test_bench_soak")
 """Folders and modules that start Ray."""
-ALONE = ("test_full_disk", "test_privacy_kill")
+ALONE = ("test_full_disk", "test_privacy_kill", "test_wandb_agent")
 """Of these, the modules that do not."""
 
 

@@ -18,7 +18,6 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.privacy import update
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.secagg.wire import pack
-from lightning_fed.studies import chaos
 from lightning_fed.studies.chaos import FAULTS, MECHANISMS, TRIALS, Trial, trials, words_of
 from lightning_fed.studies.chaos_life import BrokenError, Life
 from lightning_fed.studies.chaos_promises import check_promises, repeat
@@ -216,20 +215,6 @@ def test_a_bad_end_is_noticed(tmp_path: Path) -> None:
             life.process.wait = lambda: 1  # type: ignore[method-assign, assignment]
         with pytest.raises(BrokenError, match=told):
             life.ended()
-
-
-@pytest.mark.slow
-def test_one_trial_for_real(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run on three nodes: a process of hospitals killed, a shard killed, a node lost, the driver killed."""
-    names = {"hospital killed", "shard killed", "node lost", "driver killed"}
-    struck = tuple(fault for fault in FAULTS if fault.name in names)
-    monkeypatch.setattr(chaos, "trials", lambda seed: [Trial(0, "record", "secagg_plus", struck)])
-    assert main(["chaos", "--seed", "3", "--only", "0"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["runs"] == 1
-    assert told["faults"] == 4
-    assert told["lives"] >= 2
-    assert {name for name, counts in told["by_fault"].items() if counts["record"]} == names
 
 
 @pytest.mark.parametrize("options", [["--minutes", "0"], ["--only", "-1"], ["--hours", "1"]])
