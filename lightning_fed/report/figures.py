@@ -11,7 +11,10 @@ from lightning_fed.report.curves import draw_accuracy, draw_loss, draw_pace
 from lightning_fed.report.heatmap import draw_heatmap
 from lightning_fed.report.run import Run
 from lightning_fed.report.spending import draw_spending
+from lightning_fed.tracking.audits import INVERSION
 from lightning_fed.tracking.files import write_text_whole
+
+FOUND = "Images of a hospital, and what an attacker finds of them in what left"
 
 
 def draw_all(run: Run) -> dict[str, Picture]:
@@ -33,6 +36,8 @@ def draw_all(run: Run) -> dict[str, Picture]:
         pictures += draw_spending(run, provenance)
         if run.result:
             pictures.append(draw_heatmap(run.result.data, provenance))
+    if run.reconstructions:
+        pictures.append(Picture(INVERSION, FOUND, run.reconstructions))
     return {picture.name: picture for picture in pictures}
 
 

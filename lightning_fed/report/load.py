@@ -37,6 +37,7 @@ def read_run(path: Path) -> Run:
         lines=_read_lines(folder.rounds),
         result=_read_json(Result, folder.summary, _check_shapes),
         audits=_read_json(Audits, folder.audit) or Audits(),
+        reconstructions=_read_text(picture) if (picture := path / "figures" / "inversion.svg").exists() else None,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_fed.report.markup import UNDEFINED, figure, number, pair, paragraph, section, table
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.audits import EpsilonAudited, LeakFound
+from lightning_fed.tracking.audits import INVERSION, WAYS, EpsilonAudited, InversionAudited, LeakFound
 from lightning_fed.tracking.records import PrivacySummary
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
@@ -50,6 +50,10 @@ TUNED = (
 CONTINUOUS = "a continuous Gaussian of that variance, PLD (what the accounting costs, no bound)"
 BY_SUM = "All images are sampled at one rate and share one noise: a hospital's size does not change what it pays."
 LEAKS = "What lies in the run's folder beside what is covered"
+SOUGHT = (
+    "What an attacker who knows the labels finds of hospital {hospital}'s images in the first step of {network}, "
+    "from what leaves the hospital; an SSIM of 1 is the image itself."
+)
 BY_ALL = "Every hospital adds the same noise to its update, whatever its size."
 
 
@@ -60,7 +64,8 @@ def privacy(run: Run, drawn: Drawn) -> str:
     card = [] if run.result is None else _card(run.result.privacy)
     spent = pair(figure(drawn.get("epsilon")), figure(drawn.get("accuracy_for_epsilon")))
     audit, leaks = _audit(run.audits.epsilon), _leaks(run.audits.leaks)
-    return section("Privacy", *card, *audit, spent, *_hospitals(run, drawn), *_looked_at(run, drawn), *leaks)
+    found, hospitals = _inversion(run.audits.inversion, drawn), _hospitals(run, drawn)
+    return section("Privacy", *card, *audit, spent, *hospitals, *_looked_at(run, drawn), *found, *leaks)
 
 
 def audited(audit: EpsilonAudited) -> str:
@@ -83,6 +88,22 @@ def _audit(audit: EpsilonAudited | None) -> list[str]:
         return []
     told = paragraph(f"{audited(audit)}.", kind="warning" if audit.refuted else "")
     return [told, table(("audit", "", "found"), tests_of(audit))]
+
+
+def found_images(audit: InversionAudited) -> list[tuple[str, str, str, str]]:
+    """Rows of what left a hospital, in batches of how many, and how alike what was found is to its images."""
+    return [
+        (WAYS[one.way], str(one.batch), f"{one.ssim:.2f} ({one.psnr:.1f} dB)", f"{one.other:.2f}")
+        for one in audit.found
+    ]
+
+
+def _inversion(audit: InversionAudited | None, drawn: Drawn) -> list[str]:
+    if audit is None:
+        return []
+    told = paragraph(SOUGHT.format(hospital=audit.hospital, network=audit.network), kind="legend")
+    head = ("what left", "batch", "SSIM with its images", "with others of their classes")
+    return [told, figure(drawn.get(INVERSION), wide=True), table(head, found_images(audit))]
 
 
 def trust(privacy: PrivacySummary) -> str:

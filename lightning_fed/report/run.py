@@ -135,6 +135,7 @@ class Run:
     Args:
         experiment: the resolved experiment as it was written. plan: what the report needs of it.
         lines: the finished rounds. result: None while the run is unfinished. audits: of it.
+        reconstructions: an audit's SVG of the images that it found.
     """
 
     experiment: dict[str, Any]
@@ -142,6 +143,7 @@ class Run:
     lines: tuple[RoundLine, ...]
     result: Result | None
     audits: Audits = field(default_factory=Audits)
+    reconstructions: str | None = None
 
     @property
     def title(self) -> str:

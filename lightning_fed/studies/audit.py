@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,12 +21,15 @@ from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import epsilon_after, ledger_of
 from lightning_fed.paths import user_path
+from lightning_fed.report.figures import write_figures
 from lightning_fed.report.page import write_report
+from lightning_fed.report.reconstructions import draw_rows
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
+from lightning_fed.studies.audit_inversion import INVERSIONS, audit_inversion, rows_of
 from lightning_fed.studies.audit_leaks import leaks_of
 from lightning_fed.studies.audit_view import charges_of, prepare_audit
 from lightning_fed.studies.single import Prepared, resolve
-from lightning_fed.tracking.audits import LeakFound
+from lightning_fed.tracking.audits import INVERSION, WAYS, InversionAudited, LeakFound
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import RunFolder, read_rounds, write_text_whole
 
@@ -34,10 +38,12 @@ REFUTED = 4
 TOLERANCE = 1e-6
 USAGE = """usage: lightning-fed audit epsilon --config FILE [keys of the experiment] [--budget seconds|laptop|full]
        lightning-fed audit epsilon --run RUN [--budget seconds|laptop|full]
+       lightning-fed audit inversion --config FILE [keys of the experiment] [--budget seconds|laptop|full]
        lightning-fed audit leaks --run RUN
 
-epsilon   whether a claimed epsilon can be true; exit code 4 says that it cannot
-leaks     numbers in a run's folder that depend on private images and that no guarantee covers"""
+epsilon    whether a claimed epsilon can be true; exit code 4 says that it cannot
+inversion  images found in one gradient step of a hospital, by what of it leaves the hospital
+leaks      numbers in a run's folder that depend on private images and that no guarantee covers"""
 
 
 def audit_command(words: Sequence[str]) -> int:
@@ -46,7 +52,7 @@ def audit_command(words: Sequence[str]) -> int:
     Raises:
         InputError: an option or the experiment does not fit.
     """
-    kinds = {"epsilon": _epsilon, "leaks": _leaks}
+    kinds = {"epsilon": _epsilon, "inversion": _inversion, "leaks": _leaks}
     if words and words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -62,22 +68,62 @@ def audit_command(words: Sequence[str]) -> int:
 def _epsilon(words: list[str]) -> int:
     """Tests of noise, steps and samples of what a real federation releases, and canaries."""
     told = f"Exit code {REFUTED} says that the claim does not hold. Without --run, keys are those of 'run'."
-    parser = CommandParser("audit epsilon", _epsilon.__doc__, told)
-    parser.add_argument("--run", help="folder of a finished run, whose ledgers are looked at too")
-    parser.add_argument("--budget", default="laptop", choices=sorted(BUDGETS), help="how much is tried (laptop)")
-    parser.add_argument("--output", help="folder for audit.json; that of the run, or a new one in runs/")
-    options, rest = parser.parse_known_args(words)
-    run = None if options.run is None else _finished(options.run)
-    if run is not None and rest:
-        raise InputError(f"audit epsilon: {rest[0]}: a run is audited as it ran; leave it out, or name --config")
-    prepared = prepare_audit(resolve(read_experiment(rest) if run is None else _experiment_of(run)))
-    folder = _folder(run, options.output, prepared.experiment)
+    parser = _parser("epsilon", _epsilon.__doc__, told, BUDGETS)
+    options, run, prepared, folder = _asked(parser, words)
     audit = audit_epsilon(prepared, BUDGETS[options.budget])
     if run is not None:
         audit.checks.append(_kept_ledgers(run, prepared))
     _print_epsilon(audit)
     _write(folder, run, {"epsilon": asdict(audit.record())})
     return REFUTED if audit.refuted else 0
+
+
+def _inversion(words: list[str]) -> int:
+    """Search for images in the first gradient step of a hospital, by what of it leaves the hospital."""
+    told = "Without --run, keys are those of 'run'. The step is the first one, from weights as they are drawn."
+    parser = _parser("inversion", _inversion.__doc__, told, INVERSIONS)
+    parser.add_argument("--hospital", type=int, default=0, help="whose step (0)")
+    options, run, prepared, folder = _asked(parser, words)
+    audited, found = audit_inversion(prepared, INVERSIONS[options.budget], options.hospital)
+    _print_inversion(audited)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_figures({INVERSION: draw_rows(rows_of(found), _provenance(prepared, audited))}, folder / "figures")
+    say(f"written: {folder / 'figures' / INVERSION}.png")
+    _write(folder, run, {"inversion": asdict(audited)})
+    return 0
+
+
+def _parser(name: str, told: str | None, more: str, budgets: Mapping[str, object]) -> CommandParser:
+    parser = CommandParser(f"audit {name}", told, more)
+    parser.add_argument("--run", help="folder of a finished run, which is audited as it ran")
+    parser.add_argument("--budget", default="laptop", choices=sorted(budgets), help="how much is tried (laptop)")
+    parser.add_argument("--output", help="folder for audit.json; that of the run, or a new one in runs/")
+    return parser
+
+
+def _asked(parser: CommandParser, words: list[str]) -> tuple[Namespace, Path | None, Prepared, Path]:
+    """Options; the run, if one is named; what is audited; and the folder for what is found."""
+    options, rest = parser.parse_known_args(words)
+    run = None if options.run is None else _finished(options.run)
+    if run is not None and rest:
+        raise InputError(f"audit: {rest[0]}: a run is audited as it ran; leave it out, or name --config")
+    prepared = prepare_audit(resolve(read_experiment(rest) if run is None else _experiment_of(run)))
+    return options, run, prepared, _folder(run, options.output, prepared.experiment)
+
+
+def _provenance(prepared: Prepared, audited: InversionAudited) -> str:
+    """Of the picture, which travels without its page."""
+    return f"{prepared.data.title} · {audited.network} · {audited.mechanism} · seed {prepared.experiment.seed}"
+
+
+def _print_inversion(audited: InversionAudited) -> None:
+    table = Table(title=f"{audited.network}, hospital {audited.hospital}: images found in one gradient step")
+    for heading in ("what left", "batch", "images", "SSIM", "best", "PSNR", "SSIM to others", "p"):
+        table.add_column(heading, justify="left" if heading == "what left" else "right")
+    for one in audited.found:
+        scores = (f"{one.ssim:.2f}", f"{one.best:.2f}", f"{one.psnr:.1f} dB", f"{one.other:.2f}")
+        table.add_row(WAYS[one.way], str(one.batch), str(one.images), *scores, f"{one.p_value:.2g}")
+    Console().print(table)
 
 
 def _leaks(words: list[str]) -> int:

@@ -19,18 +19,14 @@ from rich.table import Table
 from lightning_fed.checks import positive
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data, Experiment, Federation, Model, Ray, SecAgg, Tracking, Training
-from lightning_fed.secagg.answers import AnsweredRounds
-from lightning_fed.secagg.client import Client, Self
-from lightning_fed.secagg.conductor import Conductor
 from lightning_fed.secagg.errors import UnsafeParametersError
-from lightning_fed.secagg.keys import Directory, Identity
 from lightning_fed.secagg.masks import CHUNK, KEY_BYTES
-from lightning_fed.secagg.messages import Terms
 from lightning_fed.secagg.parameters import Assumption, Parameters, choose
 from lightning_fed.secagg.quantise import Encoding
 from lightning_fed.secagg.shard import ShardSum
 from lightning_fed.secagg.wire import pack, packed_bytes
 from lightning_fed.studies.bench_federation import draw_images, time_rounds
+from lightning_fed.studies.secagg_parties import Parties
 
 WEIGHT = 1000
 NARROW, WIDE = 20, 28  # bits of a coordinate: rings of 24 and 32 bits for ten hospitals
@@ -81,28 +77,14 @@ class RoundCost:
         return self.setup + self.clients + self.consistency + self.server
 
 
-class Rehearsal:
-    """A federation's SecAgg+ parties in this process, without models.
+class Rehearsal(Parties):
+    """All parties, and the time that hospitals take to answer."""
 
-    Args:
-        parameters: of the graph. encoding, length: of the vectors.
-    """
-
-    def __init__(self, parameters: Parameters, encoding: Encoding, length: int) -> None:
-        identities = [Identity() for _ in range(parameters.hospitals)]
-        self.directory = Directory({hospital: one.public for hospital, one in enumerate(identities)})
-        self.encoding = encoding
-        self.terms = Terms(parameters, encoding, length, parameters.threshold)
-        self.clients = [
-            Client(Self(hospital, self.terms, identity, self.directory, AnsweredRounds()))
-            for hospital, identity in enumerate(identities)
-        ]
-        self.conductor = Conductor(self.terms, self.directory, self._ask)
-        self.hospital_seconds = 0.0
+    hospital_seconds = 0.0
 
     def _ask(self, method: str, messages: Mapping[int, Any]) -> Mapping[int, Any]:
         begun = time.process_time()
-        answers = {hospital: getattr(self.clients[hospital], method)(sent) for hospital, sent in messages.items()}
+        answers = super()._ask(method, messages)
         self.hospital_seconds += time.process_time() - begun
         return answers
 

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+INVERSION = "inversion"
+"""The picture's name."""
+NONE, CLIPPED, NOISED, MASKED, SUM = "none", "clipped", "noised", "masked", "sum"
+WAYS = {
+    NONE: "the gradient as it is",
+    CLIPPED: "each image's gradient clipped",
+    NOISED: "clipped, with the noise of the guarantee",
+    MASKED: "the masked vector that leaves under SecAgg+",
+    SUM: "the sum of all hospitals that SecAgg+ opens",
+}
+"""In which a gradient step may leave its hospital."""
+
 
 @dataclass(frozen=True)
 class AuditCheck:
@@ -49,8 +61,46 @@ class LeakFound:
 
 
 @dataclass(frozen=True)
+class InversionFound:
+    """Images that were sought in gradient steps which left in one way.
+
+    Args:
+        way: one of `WAYS`. batch: images of a step. images: sought in all.
+        ssim, best, psnr: of what was found with the images, in the mean, of the best, and in decibels.
+        other: SSIM with other images of the same classes, in the mean. p_value: of `ssim` being no greater.
+    """
+
+    way: str
+    batch: int
+    images: int
+    ssim: float
+    best: float
+    psnr: float
+    other: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class InversionAudited:
+    """What an attacker finds in the first gradient step.
+
+    Args:
+        mechanism, network: of the experiment. hospital: whose step. restarts: of each search. found: by way and
+            batch. seconds: it took.
+    """
+
+    mechanism: str
+    network: str
+    hospital: int
+    restarts: int
+    found: tuple[InversionFound, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Audits:
     """All that `audit.json` holds."""
 
     epsilon: EpsilonAudited | None = None
     leaks: tuple[LeakFound, ...] | None = None
+    inversion: InversionAudited | None = None

@@ -96,7 +96,7 @@ def test_what_the_driver_keeps_of_each_round_is_seen(
         os.close(handle)
     between = ROUNDS - EVERY
     first, last = figures["memory_bytes"]["2"], figures["memory_bytes"]["last"]
-    grown = last["without_libraries"] - first["without_libraries"]  # of libraries others may take a share meanwhile
+    grown = last["without_libraries"] - first["without_libraries"]  # whose share others may take meanwhile
     assert grown > 0.7 * between * MEGABYTES * 10**6
     assert figures["memory_ratio"][DRIVER] > 1.0
     assert figures["greatest_ratio"]["without_libraries"] >= figures["memory_ratio"]["without_libraries"] > 1.05
