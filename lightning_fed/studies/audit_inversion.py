@@ -54,7 +54,7 @@ class InversionBudget:
 
 INVERSIONS = {
     "seconds": InversionBudget(images=4, batches=(1,), attack=Attack(restarts=1, steps=200, starts=50)),
-    "laptop": InversionBudget(images=8, batches=(1, 4, 8), attack=Attack(restarts=2, steps=600)),
+    "laptop": InversionBudget(images=8, batches=(1, 4, 8), attack=Attack(restarts=2, steps=300)),
     "full": InversionBudget(images=16, batches=(1, 4, 8), attack=Attack(restarts=4, steps=1500)),
 }
 
