@@ -7,14 +7,17 @@ from lightning_fed.report.markup import number, percent
 from lightning_fed.report.privacy import (
     ADJACENCY,
     FLOATS,
+    FOUND,
     LEAKS,
     NOT_COVERED,
     PROTECTED,
     SHARED,
     SIMULATION,
+    SOUGHT,
     STARTED,
     audited,
     epsilons,
+    found_images,
     tests_of,
     trust,
 )
@@ -67,10 +70,23 @@ def _guarantee(result: Result) -> list[str]:
 
 
 def _audit(run: Run) -> list[str]:
-    audit, leaks, lines = run.audits.epsilon, run.audits.leaks, list[str]()
+    audit, images, leaks, lines = run.audits.epsilon, run.audits.inversion, run.audits.leaks, list[str]()
     if audit is not None:
         rows = [f"| {name} | {holds} | {told} |" for name, holds, told in tests_of(audit)]
         lines += ["", "## Audit", "", f"{audited(audit)}.", "", "| test | | found |", "|---|---|---|", *rows]
+    if images is not None:
+        told = SOUGHT.format(hospital=images.hospital, network=images.network)
+        rows = [f"| {' | '.join(row)} |" for row in found_images(images)]
+        lines += [
+            "",
+            "## Images found in a gradient step",
+            "",
+            told,
+            "",
+            f"| {' | '.join(FOUND)} |",
+            "|---|---|---|---|",
+            *rows,
+        ]
     if leaks is not None:
         rows = [f"| {one.file} | {one.name} | {one.numbers} | {one.why} |" for one in leaks]
         lines += ["", f"## {LEAKS}", "", "| file | name | numbers | why |", "|---|---|---|---|", *rows]

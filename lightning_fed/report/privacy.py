@@ -54,6 +54,7 @@ SOUGHT = (
     "What an attacker who knows the labels finds of hospital {hospital}'s images in the first step of {network}, "
     "from what leaves the hospital; an SSIM of 1 is the image itself."
 )
+FOUND = ("what left", "batch", "SSIM with its images", "with others of their classes")
 BY_ALL = "Every hospital adds the same noise to its update, whatever its size."
 
 
@@ -102,8 +103,7 @@ def _inversion(audit: InversionAudited | None, drawn: Drawn) -> list[str]:
     if audit is None:
         return []
     told = paragraph(SOUGHT.format(hospital=audit.hospital, network=audit.network), kind="legend")
-    head = ("what left", "batch", "SSIM with its images", "with others of their classes")
-    return [told, figure(drawn.get(INVERSION), wide=True), table(head, found_images(audit))]
+    return [told, figure(drawn.get(INVERSION), wide=True), table(FOUND, found_images(audit))]
 
 
 def trust(privacy: PrivacySummary) -> str:

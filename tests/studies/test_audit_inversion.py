@@ -10,6 +10,7 @@ import pytest
 
 from lightning_fed.audit.inversion import Attack
 from lightning_fed.cli import main
+from lightning_fed.report.card import card_of
 from lightning_fed.report.load import read_run
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.audit_inversion import INVERSIONS as BUDGETS
@@ -87,6 +88,7 @@ def test_the_command_leaves_a_picture_and_figures_that_the_page_shows(tmp_path: 
     assert "the masked vector that leaves under SecAgg+" in page
     assert 'aria-label="Images of a hospital' in page
     told = read_run(run)
+    assert "| the masked vector that leaves under SecAgg+ | 1 |" in card_of(told)
     assert told.audits.inversion is not None
     assert told.reconstructions is not None
     write_report(run)
