@@ -583,6 +583,8 @@ class Poison:
     def __post_init__(self) -> None:
         literals("faults.poison", self)
         positive("faults.poison", scale=self.scale)
+        if len(set(self.hospitals)) < len(self.hospitals):
+            raise InputError(f"faults.poison.hospitals: {self.hospitals} names a hospital twice; name it once")
 
 
 @dataclass(frozen=True)
@@ -775,6 +777,12 @@ class Experiment:
             raise InputError(
                 f"federation.aggregator is '{federation.aggregator}': the server must see each update, and "
                 f"secagg.protocol '{self.secagg.protocol}' hides them; set one of the two to mean or plain"
+            )
+        if federation.aggregator == "trimmed_mean" and federation.trim * federation.cohort_size < 1 - 1e-9:
+            least = math.ceil(1e3 / federation.cohort_size) / 1e3
+            raise InputError(
+                f"federation.trim is {federation.trim:g}: of {federation.cohort_size} hospitals in a round it "
+                f"leaves out none; set it to {least:g} or more, or take the median"
             )
         strangers = [hospital for hospital in poison.hospitals if not 0 <= hospital < federation.hospitals]
         if strangers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -207,6 +208,21 @@ def _(run: Path) -> None:
     first, *others = (run / "rounds.jsonl").read_text().splitlines(keepends=True)
     assert others
     (run / "rounds.jsonl").write_text("".join([first[5:], *others]))
+
+
+@given("one with a round twice in `rounds.jsonl`")
+@damaged_run
+def _(run: Path) -> None:
+    first, *others = (run / "rounds.jsonl").read_text().splitlines(keepends=True)
+    (run / "rounds.jsonl").write_text("".join([first, first, *others]))
+
+
+@given("one with words for a number in `rounds.jsonl`")
+@damaged_run
+def _(run: Path) -> None:
+    first, *others = (run / "rounds.jsonl").read_text().splitlines(keepends=True)
+    changed = json.loads(first) | {"cohort": "everybody"}
+    (run / "rounds.jsonl").write_text("".join([json.dumps(changed) + "\n", *others]))
 
 
 given("one in which a hospital's state is missing")(

@@ -191,11 +191,15 @@ class Driver:
     def _refuse_failure(self) -> None:
         """Raise unless there is a model that rounds made, and the last rounds did not fail too often."""
         done, failed = self.done, self._failed_in_a_row
-        if done is not None and (failed == done.round or failed > self.experiment.faults.max_failed_rounds):
+        if done is None:
+            return
+        if failed > self.experiment.faults.max_failed_rounds:
             raise FederationError(
                 f"round {done.round} gave no new model ({done.failed}), the {failed}. in a row; "
                 "faults.max_failed_rounds says how many may"
             )
+        if failed == done.round:
+            raise FederationError(f"no round of {failed} gave a new model ({done.failed}); there is none to test")
 
     def test(self) -> Released:
         """The present global model on the test split."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,6 +32,7 @@ from lightning_fed.models.export import load_weights, save_model
 from lightning_fed.models.optimizer import build_optimizer
 from lightning_fed.models.vector import load_vector, vector_size
 from lightning_fed.paths import user_path
+from lightning_fed.report.load import read_run
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.pretraining import pretrain, refuse_other_images
 from lightning_fed.studies.summary import sum_seconds, summarise
@@ -169,8 +171,7 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
     where = "one process" if processes == 1 else f"{processes} processes"
     say(f"{prepared.data.title}: {experiment.federation.hospitals} hospitals start in {where}")
     say(f"run folder: {folder.path}")
-    warning = unsafe_choice(experiment)
-    if warning is not None:
+    for warning in _warnings(asked, experiment):
         say(f"warning: {warning}")
     with _Start(folder, new=not resume) as start:
         start.hold()
@@ -194,6 +195,18 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
         return _run_rounds(prepared, driver, folder, tracker, begun)
 
 
+def _warnings(asked: Experiment, experiment: Experiment) -> Iterator[str]:
+    """What whoever started a run should know of it, that is no error."""
+    unsafe = unsafe_choice(experiment)
+    if unsafe is not None:
+        yield unsafe
+    if asked.faults.poison.hospitals:
+        named = ", ".join(map(str, asked.faults.poison.hospitals))
+        yield f"faults.poison: what hospitals {named} send is poisoned ({asked.faults.poison.kind})"
+    if asked.privacy.epsilon is not None and not asked.privacy.guarantees:
+        yield "privacy.epsilon is not used: nothing adds noise"
+
+
 def refuse_lost(folder: RunFolder, experiment: Experiment) -> None:
     """Raise where a run that goes on has lost rounds: before its hospitals start, and take up their states.
 
@@ -201,6 +214,7 @@ def refuse_lost(folder: RunFolder, experiment: Experiment) -> None:
         InputError: a record is damaged or missing, or no checkpoint is left of rounds that were finished.
     """
     checkpoints = Checkpoints(folder.path)
+    read_run(folder.path)  # what the page will need
     last = checkpoints.last()
     if last is not None:
         folder.refuse_missing(before=last.round)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,13 @@ class RunFolder:
         """The whole records of rounds before `before`.
 
         Raises:
-            InputError: one of them is missing.
+            InputError: one of them is missing, or there twice.
         """
         kept = [line for line in read_rounds(self.rounds) if line["round"] < before]
+        counts = Counter(line["round"] for line in kept)
+        if max(counts.values(), default=1) > 1:
+            twice = counts.most_common(1)[0][0]
+            raise InputError(f"{self.rounds}: the record of round {twice} is there twice; put it back as it was")
         missing = set(range(1, before)) - {line["round"] for line in kept}
         if missing:
             raise InputError(f"{self.rounds}: the record of round {min(missing)} is missing; put it back")

@@ -202,7 +202,7 @@ def test_a_run_that_is_resumed_within_a_set_up_s_rounds_ends_in_the_same_weights
 
 def test_a_run_without_any_new_model_does_not_end_as_completed(tmp_path: Path) -> None:
     hopeless = replace(SMALL, faults=Faults(dropout=Dropout(rate=1.0), max_failed_rounds=5))
-    with pytest.raises(FederationError, match="round 2 gave no new model"):
+    with pytest.raises(FederationError, match="no round of 2 gave a new model"):
         list(open_driver(hopeless, tmp_path).rounds())
     assert Checkpoints(tmp_path).rounds() == [1, 2]
 

@@ -259,7 +259,7 @@ def test_epsilon_is_charged_by_the_counted_survivors_whoever_else_survives(tmp_p
 def test_too_few_survivors_open_nothing_and_their_round_stays_charged(tmp_path: Path) -> None:
     driver = driver_of(losing(settings(), 0, 1, 2, 3), tmp_path)
     weights = driver.model.weights.copy()
-    with pytest.raises(FederationError, match="round 1 gave no new model"):
+    with pytest.raises(FederationError, match="no round of 1 gave a new model"):
         list(driver.rounds())
     assert [protection(site(driver), hospital).ledger.spent for hospital in (4, 5, 9)] == [1, 1, 1]
     assert np.array_equal(driver.model.weights, weights)

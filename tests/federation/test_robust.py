@@ -132,6 +132,11 @@ def test_where_no_update_is_finite_the_learning_rate_is_named() -> None:
         list(driver.rounds())
 
 
+def test_a_hospital_is_poisoned_once() -> None:
+    with pytest.raises(InputError, match=r"^faults\.poison\.hospitals: \[1, 1\] names a hospital twice"):
+        Poison(hospitals=[1, 1])
+
+
 def test_the_server_bounds_what_a_poisoned_hospital_does_not() -> None:
     free = after_one_round(with_poison("sign_flip", 100.0))
     bounded = after_one_round(with_poison("sign_flip", 100.0, norm_bound=0.1))
@@ -144,6 +149,10 @@ def test_the_server_bounds_what_a_poisoned_hospital_does_not() -> None:
         (
             {"federation": Federation(aggregator="median"), "secagg": SecAgg(protocol="secagg_plus")},
             r"^federation\.aggregator is 'median': the server must see each update",
+        ),
+        (
+            {"federation": Federation(hospitals=4, aggregator="trimmed_mean")},
+            r"^federation\.trim is 0\.2: of 4 hospitals in a round it leaves out none; set it to 0\.25 or more",
         ),
         ({"faults": Faults(poison=Poison(hospitals=[10]))}, r"^faults\.poison\.hospitals: 10 is none of"),
         (
