@@ -25,8 +25,6 @@ def pixels(images: np.ndarray) -> Tensor:
 
 def real_cells() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Images of hospitals, drawn with a seed, and public ones."""
-    if not REAL.exists():
-        pytest.skip("shared/data with the real images is not beside the project")
     with np.load(REAL) as data:
         chosen = np.random.default_rng(0).choice(len(data["train_images"]), IMAGES, replace=False)
         own = pixels(data["train_images"][chosen]), torch.from_numpy(data["train_labels"][chosen]).flatten().long()
@@ -43,12 +41,11 @@ def drawn_cells() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cells", [real_cells, drawn_cells])
-def test_a_plain_step_on_one_image_gives_the_image_away(cells: object) -> None:
-    """SSIM above 0.7 on at least half of 16 images of real cells, or of 8 drawn ones."""
-    (images, labels), (public, classes) = cells()  # type: ignore[operator]
+def test_a_plain_step_on_one_image_gives_the_image_away() -> None:
+    """SSIM above 0.7 on at least half of 16 images of real cells; of 4 drawn ones where those are not there."""
+    (images, labels), (public, classes) = real_cells() if REAL.exists() else drawn_cells()
     torch.manual_seed(0)
-    network, attack = DPResNet(3, 8, WIDTH), Attack(restarts=1, steps=300)
+    network, attack = DPResNet(3, 8, WIDTH), Attack(restarts=1, steps=200, starts=100)
     known = Public(public, classes, attack.components)
     alike = []
     for image, label in zip(images.split(1), labels.split(1), strict=True):

@@ -14,7 +14,7 @@ from lightning_fed.report.card import card_of
 from lightning_fed.report.load import read_run
 from lightning_fed.report.page import write_report
 from lightning_fed.studies.audit_inversion import INVERSIONS as BUDGETS
-from lightning_fed.studies.audit_inversion import Scene, _result, audit_inversion, rows_of
+from lightning_fed.studies.audit_inversion import InversionBudget, Scene, _result, audit_inversion, rows_of
 from lightning_fed.studies.audit_view import prepare_audit
 from lightning_fed.tracking.audits import CLIPPED, MASKED, NOISED, NONE, SUM, WAYS
 from tests.studies.test_audit import experiment, words
@@ -66,7 +66,7 @@ def test_others_are_of_the_same_classes_and_not_the_images(scene: Scene) -> None
 
 def test_every_way_and_batch_is_looked_at() -> None:
     prepared = prepare_audit(experiment("distributed"))
-    budget = BUDGETS["seconds"].__class__(images=4, batches=(1, 2), attack=Attack(restarts=1, steps=3, starts=2))
+    budget = InversionBudget(images=4, batches=(1, 2), attack=Attack(restarts=1, steps=3, starts=2))
     audited, found = audit_inversion(prepared, budget, 2)
     assert [(one.way, one.batch) for one in audited.found] == [(way, batch) for batch in (1, 2) for way in WAYS]
     assert [one.images for one in audited.found] == [4, 4, 4, 4, 4, 4, 4, 4, 4, 8]
@@ -76,7 +76,10 @@ def test_every_way_and_batch_is_looked_at() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_leaves_a_picture_and_figures_that_the_page_shows(tmp_path: Path) -> None:
+def test_the_command_leaves_a_picture_and_figures_that_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BUDGETS, "seconds", InversionBudget(images=2, batches=(1,), attack=QUICK))
     run = tmp_path / "run"
     own = words("record", federation__rounds=2, ray__enabled=False, output=run, **MASKS)
     assert main(["run", *own]) == 0
