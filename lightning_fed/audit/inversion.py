@@ -155,8 +155,8 @@ def _descend(compass: Compass, public: Public, attack: Attack, start: Tensor) ->
             (coefficients.grad,) = torch.autograd.grad(loss, [coefficients])
         optimizer.step()
         schedule.step()
-    loss = _loss(compass, public, attack, coefficients)
-    return Inverted(public.images(coefficients.detach()).clamp(-1, 1), loss.item())
+    found = coefficients.detach()
+    return Inverted(public.images(found).clamp(-1, 1), _loss(compass, public, attack, found).item())
 
 
 def _loss(compass: Compass, public: Public, attack: Attack, coefficients: Tensor) -> Tensor:

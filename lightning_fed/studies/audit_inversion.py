@@ -141,12 +141,8 @@ class Scene:
     """
 
     def __init__(self, prepared: Prepared, attack: Attack, hospital: int) -> None:
-        self.experiment, self.train, self.how, self.hospital = (
-            prepared.experiment,
-            prepared.data.train,
-            attack,
-            hospital,
-        )
+        self.experiment, self.train = prepared.experiment, prepared.data.train
+        self.how, self.hospital = attack, hospital
         self.network = prepared.classifier.network.eval()
         self.doses = prepared.roster.doses or ()
         self.orders = [

@@ -101,11 +101,11 @@ def test_the_command_leaves_a_picture_and_figures_that_the_page_shows(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--hospital", "4"], r"--hospital is 4: hospitals are 0 to 3"),
-        (["--hospital", "x"], r"hospital"),
-        (["--budget", "much"], r"budget"),
-        (["--privacy.mechanism=update"], r"'update' clips no gradient"),
-        (["--privacy.mechanism=none", "--privacy.epsilon=null"], r"adds no noise"),
+        (["--hospital", "4"], "--hospital is 4: hospitals are 0 to 3"),
+        (["--hospital", "x"], "hospital"),
+        (["--budget", "much"], "budget"),
+        (["--privacy.mechanism=update"], "'update' clips no gradient"),
+        (["--privacy.mechanism=none", "--privacy.epsilon=null"], "adds no noise"),
     ],
 )
 def test_what_cannot_be_looked_at_is_one_line(
@@ -113,5 +113,5 @@ def test_what_cannot_be_looked_at_is_one_line(
 ) -> None:
     assert main(["audit", "inversion", *words("record"), *options]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert told.strip("r") in lines[-1]
+    assert told in lines[-1]
     assert not any("Traceback" in line for line in lines)
