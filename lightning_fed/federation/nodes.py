@@ -13,7 +13,10 @@ import numpy as np
 import psutil
 import ray
 from ray._private import worker
-from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
+from ray._private.authentication.authentication_token_setup import (
+    enable_token_auth_by_default,
+    ensure_token_if_auth_enabled,
+)
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -33,6 +36,7 @@ class Nodes:
 
     def __init__(self, count: int, store: int = 100 * 2**20) -> None:
         enable_token_auth_by_default()
+        ensure_token_if_auth_enabled()  # as ray.init does: the first Ray of a machine makes the token
         self.store, self._numbers, self._print = store, 1, worker.print_to_stdstream
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": store}
         with in_time():
