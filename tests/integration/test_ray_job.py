@@ -23,7 +23,6 @@ pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).with_name("ray"))
 # As after `. .venv/bin/activate`: a job's `python` is the one that PATH finds first.
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "PATH": PATH}
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,11 @@ class Head:
     dashboard: str
 
 
+def environment() -> dict[str, str]:
+    """Of a shell that has exported what the README says."""
+    return {**os.environ, "RAY_AUTH_MODE": "token", "PATH": PATH}
+
+
 def free_port() -> int:
     """A port on which nothing listens."""
     with socket.socket() as listener:
@@ -42,7 +46,16 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of a user who never ran Ray, and so has no token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield Path.home()
+
+
+@pytest.fixture(scope="module")
+def head(home: Path) -> Iterator[Head]:
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment(), check=True, capture_output=True)
     ports = free_port(), free_port(), free_port()
     process = subprocess.Popen(
         [
@@ -51,7 +64,7 @@ def head() -> Iterator[Head]:
             f"--dashboard-port={ports[1]}",
             f"--dashboard-agent-listen-port={ports[2]}",  # beside another Ray on this machine
         ],
-        env=ENVIRONMENT,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -87,7 +100,7 @@ def submit(head: Head, *arguments: str, job: str = "train") -> subprocess.Comple
     command += ["--", "python", f"ray_jobs/{job}.py", *arguments]
     end = time.monotonic() + 120
     while True:
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
         starting = "No available agent to submit job" in done.stdout + done.stderr
         if not starting or time.monotonic() > end:
             return done
@@ -122,3 +135,16 @@ def test_a_run_joins_a_started_head_node(head: Head, tmp_path: Path) -> None:
     out, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
     assert "completed after 3 rounds" in out
+
+
+def test_several_nodes_start_where_no_ray_ever_did(tmp_path: Path) -> None:
+    """`ray.init` makes a machine's token; what chaos starts makes it too."""
+    code = "from lightning_fed.federation.nodes import Nodes; Nodes(1).close()"
+    own = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**own, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)},
+        check=True,
+        timeout=120,
+    )
+    assert (tmp_path / ".ray" / "auth_token").exists()
