@@ -39,8 +39,11 @@ def run_command(words: Sequence[str]) -> int:
     # Imported after the arguments are read, so that a wrong key is told at once.
     from lightning_fed.studies.plan import plan_lines
     from lightning_fed.studies.single import resolve, resume_hint, run_experiment
+    from lightning_fed.tracking.files import RunFolder
 
     if switches.dry_run:
+        if switches.resume is None and experiment.output is not None:
+            RunFolder(user_path(experiment.output).resolve()).refuse_existing()
         print("\n".join(plan_lines(experiment)))
         return 0
     experiment = resolve(experiment)

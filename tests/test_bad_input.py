@@ -234,6 +234,9 @@ given("one in which two noise keys are swapped")(
     damaged_run(lambda run: swap(run / "hospitals/1/noise.key", run / "hospitals/2/noise.key"))
 )
 given("one in which a noise key is missing")(damaged_run(lambda run: (run / "hospitals/1/noise.key").unlink()))
+given("one in which a list of opened rounds is empty")(
+    damaged_run(lambda run: (run / "hospitals/1/answered.txt").write_text(""))
+)
 given("one in which a signing key is missing")(
     damaged_run(lambda run: (run / "hospitals/1/identity.key").unlink())
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+import yaml
 
 from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
@@ -79,7 +80,8 @@ ZERO_IS_FINE = {
 }
 
 
-def test_the_defaults_are_the_quickstarts() -> None:
+def test_the_quickstart_names_every_key_with_its_default() -> None:
+    assert yaml.safe_load((CONFIGS / "quickstart.yaml").read_text()) == Experiment().as_dict()
     assert read_experiment(["--config", str(CONFIGS / "quickstart.yaml")]) == Experiment()
 
 

@@ -87,6 +87,11 @@ def test_a_dry_run_prints_its_plan_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_refuses_the_folder_that_a_run_would(run: Path) -> None:
+    with pytest.raises(InputError, match="already holds a run; name another folder"):
+        run_command([f"--output={run}", "--data.images=120", "--dry_run"])
+
+
 @pytest.mark.parametrize("words", [["--resume", "runs/a"], ["--resume=runs/a"]])
 def test_the_folder_to_resume_is_taken_out_of_the_words(words: list[str]) -> None:
     found = read_switches(["--dry_run", *words, "--ray.enabled", "false"])

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from lightning_fed.data.datamodule import Batches, HospitalData, Plan
+from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.local_work import LocalGradients, LocalTraining, LocalWork
 from lightning_fed.federation.protection import Permit, Protection
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.vector import Vector, load_vector
+from lightning_fed.secagg.answers import AnsweredRounds
 from lightning_fed.seeds import derive
 from lightning_fed.tracking.records import FitReport
 
@@ -29,6 +31,7 @@ class Hospital:
         classifier: its own module, whose first weights do not matter.
         states: where its optimizer's state is kept, or None to keep none.
         protection: its differential privacy, or None without; made before, as it wraps the optimizer.
+        opened: the rounds that it helped to open, None without SecAgg+.
     """
 
     def __init__(
@@ -39,9 +42,10 @@ class Hospital:
         classifier: Classifier,
         states: HospitalStates | None = None,
         protection: Protection | None = None,
+        opened: AnsweredRounds | None = None,
     ) -> None:
         self.number, self.experiment, self.images, self.states = number, experiment, images, states
-        self.classifier, self.protection = classifier, protection
+        self.classifier, self.protection, self.opened = classifier, protection, opened
         kind = LocalGradients if experiment.privacy.mechanism == "distributed" else LocalTraining
         self.work: LocalWork = kind(experiment, classifier, images)
         self.optimizer = classifier.configure_optimizers()
@@ -83,8 +87,7 @@ class Hospital:
             self.protection.release(permit, released)
         self.update = released
         if self.states is not None:
-            marks = {} if self.protection is None else self.protection.marks()
-            self.states.save(round, self._state() | marks)
+            self.states.save(round, self._state() | self._marks())
         assert self.images.plan is not None
         return FitReport(
             hospital=self.number,
@@ -128,18 +131,32 @@ class Hospital:
         """Take up the state that this hospital had at the end of `round`, the last one that it trained in.
 
         Raises:
-            InputError: that state, the ledger's charge of that round or of a later one, or the noise key is
-                missing, damaged or another.
+            InputError: that state, the ledger's charge of that round or of a later one, a round that was opened
+                before it, or the noise key is missing, damaged or another.
         """
         if self.states is None:
             return
-        if self.protection is not None:
-            for later, state in self.states.later(round):
-                self.protection.require(later, state)
+        for later, state in self.states.later(round):
+            self._require(later, state)
         state = self.states.load(round)
+        self._require(round, state)
+        self._take_up(state)
+
+    def _marks(self) -> dict[str, Any]:
+        """What a state says of the hospital's other files, so that no others are put in their place."""
+        opened = {} if self.opened is None else {"opened": len(self.opened)}
+        return opened | ({} if self.protection is None else self.protection.marks())
+
+    def _require(self, round: int, state: dict[str, Any]) -> None:
+        """Raise `InputError` unless the hospital's other files are those of a round's state, or further on."""
         if self.protection is not None:
             self.protection.require(round, state)
-        self._take_up(state)
+        noted = state.get("opened", 0)
+        if self.opened is not None and len(self.opened) < noted:
+            raise InputError(
+                f"{self.opened.path}: {len(self.opened)} opened rounds where {noted} were opened before round "
+                f"{round}; put it back"
+            )
 
     def _take_up(self, state: dict[str, Any]) -> None:
         kept = state["optimizer"]

@@ -67,9 +67,9 @@ class Site:
         torch.set_num_threads(experiment.training.threads)
         _claim_gpu(experiment.ray.gpus_per_hospital)
         self.experiment, self.data = experiment, data
+        self.clients = self._clients(members, output) if experiment.secagg.protocol == "secagg_plus" else {}
         self.hospitals = {member.hospital: self._hospital(member, output) for member in members}
-        self.clients: dict[int, Client] = {}
-        self.outboxes = self._outboxes(output, members[0].dose)
+        self.outboxes = self._outboxes()
         self._evaluator: Classifier | None = None
 
     def _hospital(self, member: Member, output: Path | None) -> Hospital:
@@ -81,9 +81,18 @@ class Site:
         classifier = self._classifier(hospital)
         size = len(member.train)
         protection = protection_of(experiment, hospital, size, member.dose, output, classifier)
-        return Hospital(hospital, experiment, images, classifier, states, protection)
+        client = self.clients.get(hospital)
+        opened = None if client is None else client.me.answered
+        return Hospital(hospital, experiment, images, classifier, states, protection, opened)
 
-    def _outboxes(self, output: Path | None, dose: Dose | None) -> Mapping[int, Outbox]:
+    def _clients(self, members: Sequence[Member], output: Path | None) -> Mapping[int, Client]:
+        experiment, dose = self.experiment, members[0].dose
+        parameters = len(to_vector(self._classifier().network))
+        terms, directory = terms_of(experiment, parameters, dose), directory_of(experiment)
+        refuse_thin_noise(experiment, terms, dose)
+        return {one.hospital: client_of(experiment, one.hospital, terms, directory, output) for one in members}
+
+    def _outboxes(self) -> Mapping[int, Outbox]:
         experiment = self.experiment
         if experiment.teacher is not None:
             shapes = shapes_of(self._classifier().network)
@@ -93,12 +102,6 @@ class Site:
         if experiment.secagg.protocol == "additive":
             encoding = encoding_of(experiment)
             return {hospital: AdditiveOutbox(experiment, hospital, encoding) for hospital in self.hospitals}
-        parameters = len(to_vector(self._classifier().network))
-        terms, directory = terms_of(experiment, parameters, dose), directory_of(experiment)
-        refuse_thin_noise(experiment, terms, dose)
-        self.clients = {
-            hospital: client_of(experiment, hospital, terms, directory, output) for hospital in self.hospitals
-        }
         return {hospital: MaskedOutbox(experiment, client) for hospital, client in self.clients.items()}
 
     def _classifier(self, hospital: int | None = None) -> Classifier:

@@ -49,6 +49,9 @@ class AnsweredRounds:
     def __contains__(self, round: int) -> bool:
         return round in self._rounds
 
+    def __len__(self) -> int:
+        return len(self._rounds)
+
     def refuse(self, round: int) -> None:
         """Raise `ProtocolError` if the round was answered."""
         if round in self._rounds:
