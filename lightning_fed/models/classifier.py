@@ -176,8 +176,8 @@ class Classifier(pl.LightningModule):
                 self.log(f"{split}/{name}", value)
 
     @torch.inference_mode()
-    def probabilities(self, images: np.ndarray[Any, Any], batch_size: int) -> Tensor:
-        """Class probabilities float32 (images, classes) of uint8 images (images, height, width, channels).
+    def logits(self, images: np.ndarray[Any, Any], batch_size: int) -> Tensor:
+        """Float32 (images, classes) of uint8 images (images, height, width, channels).
 
         Batches start at multiples of `batch_size`, so a shard that does too repeats the whole to the bit.
         """
@@ -185,8 +185,12 @@ class Classifier(pl.LightningModule):
         parts = []
         for start in range(0, len(images), batch_size):
             batch = torch.from_numpy(images[start : start + batch_size].copy()).to(self.device)
-            parts.append(functional.softmax(self(batch).float(), 1).cpu())
+            parts.append(self(batch).float().cpu())
         return torch.cat(parts)
+
+    def probabilities(self, images: np.ndarray[Any, Any], batch_size: int) -> Tensor:
+        """Class probabilities, as `logits`."""
+        return functional.softmax(self.logits(images, batch_size), 1)
 
     def evaluate(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], batch_size: int) -> Scores:
         """Scores of the present weights on uint8 images and int64 labels."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lightning_fed.errors import InputError
+from lightning_fed.report.findings import (
+    FOUND,
+    LEAKS,
+    MEMBERS,
+    SOUGHT,
+    audited,
+    found_images,
+    found_members,
+    tests_of,
+    told_apart,
+)
 from lightning_fed.report.markup import number, percent
 from lightning_fed.report.privacy import (
     ADJACENCY,
     FLOATS,
-    FOUND,
-    LEAKS,
     NOT_COVERED,
     PROTECTED,
     SHARED,
     SIMULATION,
-    SOUGHT,
     STARTED,
-    audited,
     epsilons,
-    found_images,
-    tests_of,
     trust,
 )
 from lightning_fed.report.run import Run
@@ -70,27 +77,26 @@ def _guarantee(result: Result) -> list[str]:
 
 
 def _audit(run: Run) -> list[str]:
-    audit, images, leaks, lines = run.audits.epsilon, run.audits.inversion, run.audits.leaks, list[str]()
-    if audit is not None:
-        rows = [f"| {name} | {holds} | {told} |" for name, holds, told in tests_of(audit)]
-        lines += ["", "## Audit", "", f"{audited(audit)}.", "", "| test | | found |", "|---|---|---|", *rows]
-    if images is not None:
-        told = SOUGHT.format(hospital=images.hospital, network=images.network)
-        rows = [f"| {' | '.join(row)} |" for row in found_images(images)]
-        lines += [
-            "",
-            "## Images found in a gradient step",
-            "",
-            told,
-            "",
-            f"| {' | '.join(FOUND)} |",
-            "|---|---|---|---|",
-            *rows,
-        ]
-    if leaks is not None:
-        rows = [f"| {one.file} | {one.name} | {one.numbers} | {one.why} |" for one in leaks]
-        lines += ["", f"## {LEAKS}", "", "| file | name | numbers | why |", "|---|---|---|---|", *rows]
+    found, lines = run.audits, list[str]()
+    for title, audit in (("Audit", found.epsilon), ("Audit by images with wrong labels", found.epsilon_by_images)):
+        if audit is not None:
+            lines += _part(title, f"{audited(audit)}.", ("test", "", "found"), tests_of(audit))
+    if found.inversion is not None:
+        told = SOUGHT.format(hospital=found.inversion.hospital, network=found.inversion.network)
+        lines += _part("Images found in a gradient step", told, FOUND, found_images(found.inversion))
+    if found.membership is not None:
+        rows = found_members(found.membership)
+        lines += _part("Members told from others", told_apart(found.membership), MEMBERS, rows)
+    if found.leaks is not None:
+        leaks = [(one.file, one.name, str(one.numbers), one.why) for one in found.leaks]
+        lines += _part(LEAKS, "", ("file", "name", "numbers", "why"), leaks)
     return lines
+
+
+def _part(title: str, told: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A section with a table."""
+    lines = ["", f"## {title}", "", *([told, ""] if told else [])]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))]
 
 
 def _known(privacy: PrivacySummary) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lightning_fed.report.audited import draw_audits
 from lightning_fed.report.bars import draw_classes, draw_hospitals, draw_time
 from lightning_fed.report.canvas import Picture, drawing
 from lightning_fed.report.curves import draw_accuracy, draw_loss, draw_pace
@@ -36,6 +37,7 @@ def draw_all(run: Run) -> dict[str, Picture]:
         pictures += draw_spending(run, provenance)
         if run.result:
             pictures.append(draw_heatmap(run.result.data, provenance))
+        pictures += draw_audits(run, provenance)
     if run.reconstructions:
         pictures.append(Picture(INVERSION, FOUND, run.reconstructions))
     return {picture.name: picture for picture in pictures}

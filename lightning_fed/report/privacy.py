@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from lightning_fed.report.findings import Drawn, bounds, inversion, leaks, membership
 from lightning_fed.report.markup import UNDEFINED, figure, number, pair, paragraph, section, table
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.audits import INVERSION, WAYS, EpsilonAudited, InversionAudited, LeakFound
 from lightning_fed.tracking.records import PrivacySummary
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
-
-Drawn = dict[str, str]  # a figure's name and its SVG
 
 PROTECTED = {
     "record": "Each image is protected: DP-SGD in its hospital, with Gaussian noise in every step",
@@ -49,61 +45,19 @@ TUNED = (
 )
 CONTINUOUS = "a continuous Gaussian of that variance, PLD (what the accounting costs, no bound)"
 BY_SUM = "All images are sampled at one rate and share one noise: a hospital's size does not change what it pays."
-LEAKS = "What lies in the run's folder beside what is covered"
-SOUGHT = (
-    "What an attacker who knows the labels finds of hospital {hospital}'s images in the first step of {network}, "
-    "from what leaves the hospital; an SSIM of 1 is the image itself."
-)
-FOUND = ("what left", "batch", "SSIM with its images", "with others of their classes")
 BY_ALL = "Every hospital adds the same noise to its update, whatever its size."
 
 
 def privacy(run: Run, drawn: Drawn) -> str:
-    """The section of runs with a mechanism; the others say all in the head of the page."""
+    """The section of runs with a mechanism; of the others, what an audit found: the page's head says the rest."""
+    members = membership(run.audits.membership, drawn)
     if run.plan.privacy.mechanism == "none":
-        return ""
+        return section("Privacy", *members) if members else ""
     card = [] if run.result is None else _card(run.result.privacy)
     spent = pair(figure(drawn.get("epsilon")), figure(drawn.get("accuracy_for_epsilon")))
-    audit, leaks = _audit(run.audits.epsilon), _leaks(run.audits.leaks)
-    found, hospitals = _inversion(run.audits.inversion, drawn), _hospitals(run, drawn)
-    return section("Privacy", *card, *audit, spent, *hospitals, *_looked_at(run, drawn), *found, *leaks)
-
-
-def audited(audit: EpsilonAudited) -> str:
-    """What an audit found, in a sentence."""
-    return f"Audited, against {audit.adversary}: {audit.verdict}"
-
-
-def tests_of(audit: EpsilonAudited) -> list[tuple[str, str, str]]:
-    """Rows of what was tested, whether it holds, and what was found."""
-    rows = [(check.name, "holds" if check.passed else "does not hold", check.told) for check in audit.checks]
-    if audit.bound is not None:
-        holds = "holds" if audit.bound <= audit.claimed else "does not hold"
-        told = f"ε > {audit.bound:.2f} with confidence {audit.confidence:g}: {audit.attacked}"
-        rows.append(("lower bound", holds, told))
-    return rows
-
-
-def _audit(audit: EpsilonAudited | None) -> list[str]:
-    if audit is None:
-        return []
-    told = paragraph(f"{audited(audit)}.", kind="warning" if audit.refuted else "")
-    return [told, table(("audit", "", "found"), tests_of(audit))]
-
-
-def found_images(audit: InversionAudited) -> list[tuple[str, str, str, str]]:
-    """Rows of what left a hospital, in batches of how many, and how alike what was found is to its images."""
-    return [
-        (WAYS[one.way], str(one.batch), f"{one.ssim:.2f} ({one.psnr:.1f} dB)", f"{one.other:.2f}")
-        for one in audit.found
-    ]
-
-
-def _inversion(audit: InversionAudited | None, drawn: Drawn) -> list[str]:
-    if audit is None:
-        return []
-    told = paragraph(SOUGHT.format(hospital=audit.hospital, network=audit.network), kind="legend")
-    return [told, figure(drawn.get(INVERSION), wide=True), table(FOUND, found_images(audit))]
+    hospitals, looked = _hospitals(run, drawn), _looked_at(run, drawn)
+    found = [*inversion(run.audits.inversion, drawn), *members, *leaks(run.audits.leaks)]
+    return section("Privacy", *card, *bounds(run, drawn), spent, *hospitals, *looked, *found)
 
 
 def trust(privacy: PrivacySummary) -> str:
@@ -158,13 +112,6 @@ def epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
         for name, at, value in rows
         if value is not None
     ]
-
-
-def _leaks(leaks: Sequence[LeakFound] | None) -> list[str]:
-    if leaks is None:
-        return []
-    rows = [(leak.file, leak.name, f"{leak.numbers:,}", leak.why) for leak in leaks]
-    return [paragraph(f"{LEAKS}.", "diagnostic"), table(("file", "name", "numbers", "why"), rows)]
 
 
 def _hospitals(run: Run, drawn: Drawn) -> list[str]:

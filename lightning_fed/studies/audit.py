@@ -10,11 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from lightning_fed.arguments import CommandParser, read_experiment
-from lightning_fed.audit.bound import CONFIDENCE
 from lightning_fed.audit.checks import Check, steps
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
@@ -24,25 +20,33 @@ from lightning_fed.paths import user_path
 from lightning_fed.report.figures import write_figures
 from lightning_fed.report.page import write_report
 from lightning_fed.report.reconstructions import draw_rows
-from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
+from lightning_fed.studies.audit_epsilon import BUDGETS, audit_by_images, audit_epsilon
 from lightning_fed.studies.audit_inversion import INVERSIONS, audit_inversion, rows_of
 from lightning_fed.studies.audit_leaks import leaks_of
+from lightning_fed.studies.audit_membership import MEMBERSHIPS, audit_membership, prepare_membership
+from lightning_fed.studies.audit_tables import print_epsilon, print_inversion, print_leaks, print_membership
 from lightning_fed.studies.audit_view import charges_of, prepare_audit
 from lightning_fed.studies.single import Prepared, resolve
-from lightning_fed.tracking.audits import INVERSION, WAYS, InversionAudited, LeakFound
+from lightning_fed.tracking.audits import INVERSION, InversionAudited, LeakFound
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import RunFolder, read_rounds, write_text_whole
 
 REFUTED = 4
 """Exit code where a claim does not hold."""
 TOLERANCE = 1e-6
+CANARIES = (
+    "gradients of the attacker's own in what is released (the default), or images with wrong labels, of which the "
+    "final model alone is seen"
+)
 USAGE = """usage: lightning-fed audit epsilon --config FILE [keys of the experiment] [--budget seconds|laptop|full]
        lightning-fed audit epsilon --run RUN [--budget seconds|laptop|full]
        lightning-fed audit inversion --config FILE [keys of the experiment] [--budget seconds|laptop|full]
+       lightning-fed audit membership --config FILE [keys of the experiment] [--budget seconds|laptop|full]
        lightning-fed audit leaks --run RUN
 
 epsilon    whether a claimed epsilon can be true; exit code 4 says that it cannot
 inversion  images found in one gradient step of a hospital, by what of it leaves the hospital
+membership which images were trained on, told from the final models of several federations
 leaks      numbers in a run's folder that depend on private images and that no guarantee covers"""
 
 
@@ -52,7 +56,7 @@ def audit_command(words: Sequence[str]) -> int:
     Raises:
         InputError: an option or the experiment does not fit.
     """
-    kinds = {"epsilon": _epsilon, "inversion": _inversion, "leaks": _leaks}
+    kinds = {"epsilon": _epsilon, "inversion": _inversion, "membership": _membership, "leaks": _leaks}
     if words and words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -69,12 +73,15 @@ def _epsilon(words: list[str]) -> int:
     """Tests of noise, steps and samples of what a real federation releases, and canaries."""
     told = f"Exit code {REFUTED} says that the claim does not hold. Without --run, keys are those of 'run'."
     parser = _parser("epsilon", _epsilon.__doc__, told, BUDGETS)
-    options, run, prepared, folder = _asked(parser, words)
-    audit = audit_epsilon(prepared, BUDGETS[options.budget])
-    if run is not None:
+    parser.add_argument("--canaries", default="gradients", choices=("gradients", "images"), help=CANARIES)
+    options, run, experiment, folder = _asked(parser, words)
+    by_images = options.canaries == "images"
+    prepared = prepare_audit(experiment, pretrained=by_images)
+    audit = (audit_by_images if by_images else audit_epsilon)(prepared, BUDGETS[options.budget])
+    if run is not None and not by_images:
         audit.checks.append(_kept_ledgers(run, prepared))
-    _print_epsilon(audit)
-    _write(folder, run, {"epsilon": asdict(audit.record())})
+    print_epsilon(audit)
+    _write(folder, run, {"epsilon_by_images" if by_images else "epsilon": asdict(audit.record())})
     return REFUTED if audit.refuted else 0
 
 
@@ -83,13 +90,29 @@ def _inversion(words: list[str]) -> int:
     told = "Without --run, keys are those of 'run'. The step is the first one, from weights as they are drawn."
     parser = _parser("inversion", _inversion.__doc__, told, INVERSIONS)
     parser.add_argument("--hospital", type=int, default=0, help="whose step (0)")
-    options, run, prepared, folder = _asked(parser, words)
+    options, run, experiment, folder = _asked(parser, words)
+    prepared = prepare_audit(experiment)
     audited, found = audit_inversion(prepared, INVERSIONS[options.budget], options.hospital)
-    _print_inversion(audited)
+    print_inversion(audited)
     folder.mkdir(parents=True, exist_ok=True)
     write_figures({INVERSION: draw_rows(rows_of(found), _provenance(prepared, audited))}, folder / "figures")
     say(f"written: {folder / 'figures' / INVERSION}.png")
     _write(folder, run, {"inversion": asdict(audited)})
+    return 0
+
+
+def _membership(words: list[str]) -> int:
+    """Train federations on halves of the images, and tell from each final model which half it was."""
+    told = (
+        "Without --run, keys are those of 'run'. Federations train side by side where there is room; each is kept "
+        "in --output until all are trained, and the same command goes on."
+    )
+    parser = _parser("membership", _membership.__doc__, told, MEMBERSHIPS)
+    options, run, experiment, folder = _asked(parser, words)
+    budget = MEMBERSHIPS[options.budget]
+    audited = audit_membership(prepare_membership(experiment, budget), budget, experiment, folder)
+    print_membership(audited)
+    _write(folder, run, {"membership": asdict(audited)})
     return 0
 
 
@@ -101,29 +124,19 @@ def _parser(name: str, told: str | None, more: str, budgets: Mapping[str, object
     return parser
 
 
-def _asked(parser: CommandParser, words: list[str]) -> tuple[Namespace, Path | None, Prepared, Path]:
-    """Options; the run, if one is named; what is audited; and the folder for what is found."""
+def _asked(parser: CommandParser, words: list[str]) -> tuple[Namespace, Path | None, Experiment, Path]:
+    """Options; the run, if one is named; the experiment; and the folder for what is found."""
     options, rest = parser.parse_known_args(words)
     run = None if options.run is None else _finished(options.run)
     if run is not None and rest:
         raise InputError(f"audit: {rest[0]}: a run is audited as it ran; leave it out, or name --config")
-    prepared = prepare_audit(resolve(read_experiment(rest) if run is None else _experiment_of(run)))
-    return options, run, prepared, _folder(run, options.output, prepared.experiment)
+    experiment = resolve(read_experiment(rest) if run is None else _experiment_of(run))
+    return options, run, experiment, _folder(run, options.output, experiment)
 
 
 def _provenance(prepared: Prepared, audited: InversionAudited) -> str:
     """Of the picture, which travels without its page."""
     return f"{prepared.data.title} · {audited.network} · {audited.mechanism} · seed {prepared.experiment.seed}"
-
-
-def _print_inversion(audited: InversionAudited) -> None:
-    table = Table(title=f"{audited.network}, hospital {audited.hospital}: images found in one gradient step")
-    for heading in ("what left", "batch", "images", "SSIM", "best", "PSNR", "SSIM to others", "p"):
-        table.add_column(heading, justify="left" if heading == "what left" else "right")
-    for one in audited.found:
-        scores = (f"{one.ssim:.2f}", f"{one.best:.2f}", f"{one.psnr:.1f} dB", f"{one.other:.2f}")
-        table.add_row(WAYS[one.way], str(one.batch), str(one.images), *scores, f"{one.p_value:.2g}")
-    Console().print(table)
 
 
 def _leaks(words: list[str]) -> int:
@@ -132,12 +145,7 @@ def _leaks(words: list[str]) -> int:
     parser.add_argument("--run", required=True, help="folder of a finished run")
     run = _finished(parser.parse_args(words).run)
     found = [LeakFound(**asdict(leak)) for leak in leaks_of(run, _experiment_of(run))]
-    table = Table(title=f"{run.name}: numbers that no guarantee covers")
-    for heading in ("file", "name", "numbers", "why"):
-        table.add_column(heading)
-    for leak in found:
-        table.add_row(leak.file, leak.name, f"{leak.numbers:,}", leak.why)
-    Console().print(table)
+    print_leaks(run, found)
     _write(run, run, {"leaks": [asdict(leak) for leak in found]})
     return 0
 
@@ -196,18 +204,3 @@ def _write(folder: Path, run: Path | None, found: dict[str, Any]) -> None:
     say(f"written: {path}")
     if run == folder:
         say(f"written: {write_report(folder)}")
-
-
-def _print_epsilon(audit: EpsilonAudit) -> None:
-    table = Table(title=f"{audit.mechanism}: epsilon {audit.claimed:.2f} claimed at delta {audit.delta:g}")
-    for heading in ("", "test", "found"):
-        table.add_column(heading)
-    for check in audit.checks:
-        table.add_row("ok" if check.passed else "NO", check.name, check.told)
-    if audit.bound is not None:
-        fits = "ok" if audit.bound <= audit.claimed else "NO"
-        told = f"epsilon > {audit.bound:.2f} with confidence {CONFIDENCE:g} ({audit.attacked})"
-        table.add_row(fits, "lower bound", told)
-    Console().print(table)
-    say(f"against {audit.adversary}")
-    say(f"{audit.verdict} ({audit.seconds:.0f} s)")

@@ -26,13 +26,15 @@ from lightning_fed.audit.checks import (
     variance,
     within_claim,
 )
+from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import epsilon_after
 from lightning_fed.privacy.accounting import PoissonGaussian
 from lightning_fed.privacy.accounting import epsilon as composed_epsilon
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.doses import most_rounds
-from lightning_fed.studies.audit_bounds import Budget, bound_by_canaries, bound_by_releases
+from lightning_fed.studies.audit_bounds import Bounded, Budget, bound_by_canaries, bound_by_releases
+from lightning_fed.studies.audit_mislabelled import bound_by_images
 from lightning_fed.studies.audit_view import Charged, Watched, run_watched, tensors_of, variance_of
 from lightning_fed.studies.audit_watch import Held, Release, Watch
 from lightning_fed.studies.single import Prepared
@@ -51,6 +53,7 @@ BUDGETS = {
     "laptop": Budget(rounds=2, steps=4, images=16, canaries=3000, windows=3, whole=True, calls=50_000),
     "full": Budget(rounds=10, steps=10, images=64, canaries=3000, windows=3, whole=True, calls=500_000),
 }
+ONLY_MODEL = "whoever has the final model, and knows which images may have been mislabelled and how"
 SIMULATION = "; the noise follows from the seed (privacy.reproducible), and whoever knows it can take it off"
 
 
@@ -75,6 +78,12 @@ class EpsilonAudit:
     attacked: str = ""
     seconds: float = 0.0
     reproducible: bool = False
+
+    def conclude(self, found: Bounded, begun: float) -> None:
+        """Take in a bound and what was tested beside; `begun` is of the monotonic clock."""
+        self.checks += found.checks
+        self.bound, self.attacked = found.epsilon, found.attacked
+        self.seconds = time.monotonic() - begun
 
     @property
     def refuted(self) -> bool:
@@ -118,19 +127,10 @@ class EpsilonAudit:
 
 def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
     """Attack what a federation releases; `prepared` is of `prepare_audit`."""
-    begun, experiment = time.monotonic(), prepared.experiment
-    doses = prepared.roster.doses
+    begun, experiment, doses = time.monotonic(), prepared.experiment, prepared.roster.doses
     assert doses is not None
     rounds = most_rounds(experiment)
-    spent = max(epsilon_after(dose, whole_run(experiment, dose, rounds)) for dose in doses)
-    audit = EpsilonAudit(
-        experiment.privacy.mechanism,
-        min(spent, experiment.privacy.epsilon or math.inf),
-        experiment.privacy.delta,
-        adversary_of(experiment),
-        rounds,
-        reproducible=experiment.privacy.reproducible,
-    )
+    audit = _claim(prepared, rounds, adversary_of(experiment))
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:
         say(f"{min(budget.rounds, rounds)} rounds on all images, clipped sums recomputed one image at a time")
         _seconds(audit, prepared, budget, Path(folder) / "seconds")
@@ -139,10 +139,41 @@ def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
             found = bound_by_releases(experiment, doses[0], budget, whole_run(experiment, doses[0], rounds))
         else:
             found = bound_by_canaries(prepared, budget, rounds, Path(folder) / "canaries")
-    audit.checks += found.checks
-    audit.bound, audit.attacked = found.epsilon, found.attacked
-    audit.seconds = time.monotonic() - begun
+    audit.conclude(found, begun)
     return audit
+
+
+def audit_by_images(prepared: Prepared, budget: Budget) -> EpsilonAudit:
+    """Attack the final model alone, by images with wrong labels; `prepared` is of `prepare_audit`.
+
+    Raises:
+        InputError: the mechanism protects no images.
+    """
+    begun, experiment = time.monotonic(), prepared.experiment
+    if not experiment.privacy.by_images:
+        raise InputError(
+            "audit epsilon: --canaries images: privacy.mechanism 'update' protects hospitals; leave the option out"
+        )
+    rounds = most_rounds(experiment)
+    audit = _claim(prepared, rounds, ONLY_MODEL)
+    with tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        trained = rounds if budget.whole else min(budget.rounds, rounds)
+        audit.conclude(bound_by_images(prepared, trained, Path(folder) / "images"), begun)
+    return audit
+
+
+def _claim(prepared: Prepared, rounds: int, adversary: str) -> EpsilonAudit:
+    """The audit of an experiment, of which nothing is found yet."""
+    experiment = prepared.experiment
+    spent = max(epsilon_after(dose, whole_run(experiment, dose, rounds)) for dose in prepared.roster.doses or ())
+    return EpsilonAudit(
+        experiment.privacy.mechanism,
+        min(spent, experiment.privacy.epsilon or math.inf),
+        experiment.privacy.delta,
+        adversary,
+        rounds,
+        reproducible=experiment.privacy.reproducible,
+    )
 
 
 def whole_run(experiment: Experiment, dose: Dose, rounds: int) -> int:

@@ -62,15 +62,23 @@ class Watched:
     least: int
 
 
-def prepare_audit(experiment: Experiment) -> Prepared:
-    """The experiment in this process, without faults and pretraining, from which the guarantee does not come.
+def prepare_audit(experiment: Experiment, pretrained: bool = False) -> Prepared:
+    """The experiment in this process, without faults.
+
+    Args:
+        pretrained: whether to start from weights that the guarantee does not come from.
 
     Raises:
         InputError: it claims no epsilon, or does not fit.
     """
     if not experiment.privacy.guarantees:
         raise InputError("audit: privacy.mechanism adds no noise and claims no epsilon; name one that does")
-    quiet = replace(
+    return prepare(quiet(experiment), pretrained)
+
+
+def quiet(experiment: Experiment) -> Experiment:
+    """The experiment in one process, without faults, measurements and W&B."""
+    return replace(
         experiment,
         ray=replace(experiment.ray, enabled=False, gpus_per_hospital=0.0),
         federation=replace(experiment.federation, over_selection=1.0, round_timeout=None),
@@ -79,7 +87,6 @@ def prepare_audit(experiment: Experiment) -> Prepared:
         evaluation=Evaluation(every=experiment.federation.rounds),
         tracking=Tracking(wandb="disabled"),
     )
-    return prepare(quiet, pretrained=False)
 
 
 def with_images(roster: Roster, most: int) -> Roster:
@@ -88,14 +95,24 @@ def with_images(roster: Roster, most: int) -> Roster:
     return replace(roster, members=members)
 
 
-def run_watched(prepared: Prepared, roster: Roster, watch: Watch, rounds: int, folder: Path) -> Watched:
-    """Run some rounds of a federation, whose ledgers and keys go into an empty folder."""
+def open_federation(prepared: Prepared, roster: Roster, folder: Path) -> tuple[Driver, LocalCrew]:
+    """A federation in this process, before its first round, whose ledgers and keys go into an empty folder.
+
+    Args:
+        roster: that may hold other images than the prepared one.
+    """
     experiment, identities = enrol(prepared.experiment, prepared.roster)
     folder.mkdir(parents=True)
     save_identities(folder, identities)
     crew = open_crew(experiment, prepared.data, roster, folder)
     assert isinstance(crew, LocalCrew)
-    driver = Driver(experiment, prepared.data, roster, copy.deepcopy(prepared.model), crew)
+    return Driver(experiment, prepared.data, roster, copy.deepcopy(prepared.model), crew), crew
+
+
+def run_watched(prepared: Prepared, roster: Roster, watch: Watch, rounds: int, folder: Path) -> Watched:
+    """Run some rounds of a federation, whose ledgers and keys go into an empty folder."""
+    driver, crew = open_federation(prepared, roster, folder)
+    experiment = driver.experiment
     sums: dict[tuple[int, int], Held] = {}
     for number, hospital in crew.site.hospitals.items():
         members = watch.members.get(number, np.zeros(0, np.int64))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-INVERSION = "inversion"
-"""The picture's name."""
+INVERSION, MEMBERSHIP = "inversion", "membership"
+"""The pictures' names."""
 NONE, CLIPPED, NOISED, MASKED, SUM = "none", "clipped", "noised", "masked", "sum"
 WAYS = {
     NONE: "the gradient as it is",
@@ -98,9 +98,77 @@ class InversionAudited:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A value, and an interval that holds it with a confidence of 0.95."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MembershipFound:
+    """How well members are told from others.
+
+    Args:
+        attack: its name. hospital: whose images, None for all. images: that may be members.
+        auc: chance that a member is held a likelier one than another. found: share of the members that are found
+            where 1 % of the others are taken for members.
+    """
+
+    attack: str
+    hospital: int | None
+    images: int
+    auc: Interval
+    found: Interval
+
+
+@dataclass(frozen=True)
+class MembershipAudited:
+    """Which images were trained on, told from the final models of federations that trained on half of them.
+
+    Args:
+        mechanism, network: of the experiment. epsilon: claimed; None without a guarantee. federations: that were
+            attacked, each with the others for shadows. rounds: of each. accuracy: of their models on the
+            validation split, in the mean. smallest: hospital. oddest: hospital, by its shares of the classes.
+        found: by attack and hospital. seconds: it took.
+    """
+
+    mechanism: str
+    network: str
+    epsilon: float | None
+    federations: int
+    rounds: int
+    accuracy: float
+    smallest: int
+    oddest: int
+    found: tuple[MembershipFound, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Audits:
     """All that `audit.json` holds."""
 
     epsilon: EpsilonAudited | None = None
+    epsilon_by_images: EpsilonAudited | None = None
     leaks: tuple[LeakFound, ...] | None = None
     inversion: InversionAudited | None = None
+    membership: MembershipAudited | None = None
+
+
+def interval_text(found: Interval) -> str:
+    """`0.512 (0.498 to 0.526)`."""
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFound]]:
+    """What was found of all hospitals, of the smallest and of the oddest, and whose it is in words."""
+    named = {
+        None: "all hospitals",
+        audited.smallest: f"hospital {audited.smallest}, the smallest",
+        audited.oddest: f"hospital {audited.oddest}, the oddest",
+    }
+    if audited.smallest == audited.oddest:
+        named[audited.oddest] = f"hospital {audited.oddest}, the smallest and oddest"
+    return [(named[one.hospital], one) for one in audited.found if one.hospital in named]

@@ -342,10 +342,10 @@ def test_a_bound_above_a_small_claim_refutes_it(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "audit.json").write_text('{"membership": {"auc": 0.5}}')
+    (tmp_path / "audit.json").write_text('{"leaks": []}')
     assert main(["audit", "epsilon", "--budget", "seconds", "--output", str(tmp_path), *words("update")]) == 0
     told = json.loads((tmp_path / "audit.json").read_text())
-    assert set(told) == {"membership", "epsilon"}
+    assert set(told) == {"leaks", "epsilon"}
     assert told["epsilon"]["bound"] < told["epsilon"]["claimed"] <= 6.0
     assert not told["epsilon"]["refuted"]
     assert {check["name"] for check in told["epsilon"]["checks"]} >= {"noise", "steps", "composition"}
@@ -363,6 +363,7 @@ def test_a_kept_run_and_its_ledgers(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (folder / "audit.json").exists()
     page = (folder / "report.html").read_text()
     assert "Audited, against whoever sees a hospital" in page
+    assert 'aria-label="Lower bounds on epsilon: ' in page
     assert main(["audit", "leaks", "--run", str(folder)]) == 0
     card = card_of(read_run(folder))
     assert "## Audit" in card

@@ -1,0 +1,284 @@
+"""`lightning-fed audit membership`: which images were trained on, told from final models of several federations.
+
+Each federation trains on the images that coins of its own give it, half of every hospital's, with noise made for
+the halves. Each is attacked in turn, with the others for shadows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_fed.audit.membership import ATTACKS, Coins, Federations, Reals, confidence, success
+from lightning_fed.data.images import Indices, Labels
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Experiment
+from lightning_fed.federation.protection import doses_of
+from lightning_fed.federation.roster import Roster
+from lightning_fed.federation.side_by_side import side_by_side
+from lightning_fed.models.vector import load_vector, vector_size
+from lightning_fed.seeds import derive, stream
+from lightning_fed.studies.audit_view import open_federation, quiet
+from lightning_fed.studies.single import Prepared, prepare
+from lightning_fed.tracking.audits import Interval, MembershipAudited, MembershipFound
+from lightning_fed.tracking.console import say
+
+LEAST_IMAGES = 8
+"""Of a hospital: of fewer, coins may leave none."""
+
+
+@dataclass(frozen=True)
+class MembershipBudget:
+    """How much is tried.
+
+    Args:
+        federations: that are trained. rounds: of each, all of the experiment's where None.
+    """
+
+    federations: int
+    rounds: int | None
+
+
+MEMBERSHIPS = {
+    "seconds": MembershipBudget(federations=4, rounds=2),
+    "laptop": MembershipBudget(federations=4, rounds=None),
+    "full": MembershipBudget(federations=16, rounds=None),
+}
+
+
+def prepare_membership(experiment: Experiment, budget: MembershipBudget) -> Prepared:
+    """The experiment in one process, as long as the budget has it; any mechanism can be attacked.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    wanted = quiet(experiment)
+    if budget.rounds is not None and budget.rounds < experiment.federation.rounds:
+        training = replace(wanted.training, warmup_rounds=min(wanted.training.warmup_rounds, budget.rounds / 2))
+        federation = replace(wanted.federation, rounds=budget.rounds)
+        wanted = replace(wanted, training=training, federation=federation)
+    return prepare(wanted)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of a federation.
+
+    Args:
+        confidences: of its model in each image (images,). coins: whether it trained on it (images,). accuracy: of
+            its model on the validation split.
+    """
+
+    confidences: Reals
+    coins: Coins
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """A federation to be trained.
+
+    Args:
+        experiment: of all of them, by `prepare_membership`. number: which of them. folder: for what is seen of it.
+    """
+
+    experiment: Experiment
+    number: int
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """Of what is seen, named by what it depends on."""
+        return self.folder / f"{self.experiment.fingerprint[:16]}-{self.number}.npz"
+
+    def keep(self, seen: Seen) -> None:
+        """Write it, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(file, confidences=seen.confidences, coins=seen.coins, accuracy=seen.accuracy)
+        os.replace(part, self.path)
+
+    def seen(self, images: int) -> Seen:
+        """What was kept of so many images.
+
+        Raises:
+            InputError: the file is damaged, or speaks of other images.
+        """
+        try:
+            with np.load(self.path) as kept:
+                seen = Seen(kept["confidences"], kept["coins"], float(kept["accuracy"]))
+        except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+            raise InputError(f"{self.path}: no federation can be read from it; remove it") from error
+        if seen.confidences.shape != (images,) or seen.coins.shape != (images,):
+            raise InputError(f"{self.path}: of a federation of {len(seen.coins)} images, not {images}; remove it")
+        return seen
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The images that may be members.
+
+    Args:
+        rows: of the training images (images,). hospital: whose each is (images,).
+    """
+
+    rows: Indices
+    hospital: NDArray[np.int64]
+
+    @staticmethod
+    def of(roster: Roster) -> Candidates:
+        """All that any hospital trains on."""
+        sizes = [len(member.train) for member in roster.members]
+        return Candidates(
+            np.concatenate([member.train for member in roster.members]), np.repeat(np.arange(len(sizes)), sizes)
+        )
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Images of each hospital."""
+        return np.bincount(self.hospital)
+
+    @property
+    def smallest(self) -> int:
+        """The hospital of the fewest images."""
+        return int(self.sizes.argmin())
+
+    def oddest(self, labels: Labels) -> int:
+        """The hospital whose shares of the classes are farthest from those of all (total variation).
+
+        Args:
+            labels: of the training images.
+        """
+        own = labels[self.rows]
+        counts = np.zeros((len(self.sizes), int(own.max()) + 1))
+        np.add.at(counts, (self.hospital, own), 1)
+        shares = counts / counts.sum(1, keepdims=True)
+        return int(np.abs(shares - counts.sum(0) / len(own)).sum(1).argmax())
+
+
+def audit_membership(
+    prepared: Prepared, budget: MembershipBudget, asked: Experiment, folder: Path
+) -> MembershipAudited:
+    """Train the federations, as many side by side as there is room for, and attack each.
+
+    Args:
+        prepared: of `prepare_membership`. asked: the experiment with the user's own Ray. folder: that keeps what
+            was found of each federation until all are trained, so that the same call goes on.
+
+    Raises:
+        InputError: a hospital has too few images, or the cluster does not fit.
+        FederationError: a federation could not be trained.
+    """
+    begun, experiment = time.monotonic(), prepared.experiment
+    kept = folder / "shadows"
+    shadows = [Shadow(experiment, number, kept) for number in range(budget.federations)]
+    candidates = Candidates.of(prepared.roster)
+    halved(prepared, candidates, 0)  # what does not fit is told before any of them trains
+    _train(shadows, asked)
+    seen = [shadow.seen(len(candidates.rows)) for shadow in shadows]
+    federations = Federations(np.stack([one.confidences for one in seen]), np.stack([one.coins for one in seen]))
+    results = tuple(attacked(federations, candidates))
+    shutil.rmtree(kept)
+    return MembershipAudited(
+        experiment.privacy.mechanism,
+        experiment.model.name,
+        experiment.privacy.epsilon if experiment.privacy.guarantees else None,
+        budget.federations,
+        experiment.federation.rounds,
+        float(np.mean([one.accuracy for one in seen])),
+        candidates.smallest,
+        candidates.oddest(prepared.data.train.labels),
+        results,
+        time.monotonic() - begun,
+    )
+
+
+def _train(shadows: Sequence[Shadow], asked: Experiment) -> None:
+    """Those that are not there yet."""
+    waiting = [shadow for shadow in shadows if not shadow.path.exists()]
+    if not waiting:
+        return
+    before = len(shadows) - len(waiting)
+    told = f"; {before} were trained before" if before else ""
+    say(f"{len(waiting)} federations of {shadows[0].experiment.federation.rounds} rounds train{told}")
+    for ended, (place, outcome) in enumerate(side_by_side(asked.ray, train_shadow, waiting), 1):
+        if outcome is not None:
+            raise outcome
+        say(f"  {ended}/{len(waiting)}  federation {waiting[place].number} is trained")
+
+
+def train_shadow(shadow: Shadow) -> None:
+    """Train one federation, and keep how sure its model is of every image.
+
+    Raises:
+        InputError, FederationError: as a run raises them.
+    """
+    whole = prepare(shadow.experiment)
+    candidates = Candidates.of(whole.roster)
+    prepared, coins = halved(whole, candidates, shadow.number)
+    with tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        driver, _ = open_federation(prepared, prepared.roster, Path(folder) / "run")
+        for _ in driver.rounds():
+            pass
+    classifier, batch = prepared.classifier, prepared.experiment.evaluation.batch_size
+    load_vector(classifier.network, driver.model.released)
+    train, validation = prepared.data.train, prepared.data.validation
+    logits = classifier.logits(train.images[candidates.rows], batch).double().numpy()
+    accuracy = classifier.evaluate(validation.images, validation.labels, batch).accuracy
+    shadow.keep(Seen(confidence(logits, train.labels[candidates.rows]), coins, accuracy))
+
+
+def halved(prepared: Prepared, candidates: Candidates, number: int) -> tuple[Prepared, Coins]:
+    """A federation's own hospitals, each image there by a coin, with noise made for them; and the coins (images,).
+
+    It begins with the weights of all others, which are public, and draws everything else for itself.
+
+    Raises:
+        InputError: a hospital has too few images.
+    """
+    seed = prepared.experiment.seed
+    few = np.flatnonzero(candidates.sizes < LEAST_IMAGES)
+    if len(few):
+        raise InputError(
+            f"audit membership: hospital {few[0]} has {candidates.sizes[few[0]]} images, and {LEAST_IMAGES} are "
+            f"needed; set data.min_images to {LEAST_IMAGES}"
+        )
+    coins = stream(seed, "membership", number).random(len(candidates.rows)) < 0.5
+    members = tuple(
+        replace(member, train=candidates.rows[coins & (candidates.hospital == member.hospital)])
+        for member in prepared.roster.members
+    )
+    experiment = replace(prepared.experiment, seed=derive(seed, "membership", number))
+    doses = doses_of(
+        experiment, [len(member.train) for member in members], vector_size(prepared.classifier.network)
+    )
+    roster = replace(prepared.roster, members=members).with_doses(doses)
+    return replace(prepared, experiment=experiment, roster=roster), coins
+
+
+def attacked(federations: Federations, candidates: Candidates) -> Iterator[MembershipFound]:
+    """By each attack: of all hospitals' images together, and of each hospital's."""
+    for name, by in ATTACKS.items():
+        scores = np.stack([by(federations, target) for target in range(len(federations.coins))])
+        yield _found(name, None, scores, federations.coins)
+        for hospital in range(len(candidates.sizes)):
+            own = candidates.hospital == hospital
+            yield _found(name, hospital, scores[:, own], federations.coins[:, own])
+
+
+def _found(attack: str, hospital: int | None, scores: Reals, coins: Coins) -> MembershipFound:
+    told = success(scores, coins)
+    auc, found = (Interval(**asdict(limits)) for limits in (told.auc, told.true_positives))
+    return MembershipFound(attack, hospital, scores.shape[1], auc, found)

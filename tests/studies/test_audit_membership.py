@@ -1,0 +1,190 @@
+"""Membership inference on real federations: those that learn by heart give their members away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_fed.cli import main
+from lightning_fed.errors import InputError
+from lightning_fed.experiment import Experiment
+from lightning_fed.report.card import card_of
+from lightning_fed.report.load import read_run
+from lightning_fed.report.page import write_report
+from lightning_fed.studies import audit_membership as module
+from lightning_fed.studies.audit_membership import (
+    MEMBERSHIPS,
+    Candidates,
+    MembershipBudget,
+    Seen,
+    Shadow,
+    halved,
+    prepare_membership,
+)
+from lightning_fed.studies.single import Prepared
+from lightning_fed.tracking.audits import MembershipAudited, told_hospitals
+from tests.studies.test_audit import experiment, words
+
+FEW = MembershipBudget(federations=4, rounds=None)
+
+
+def bare(**changed: Any) -> Experiment:
+    """A federation that sees its few images again and again, and adds no noise."""
+    keys: dict[str, Any] = {
+        "data__images": 128,
+        "model__name": "resnet9",
+        "privacy__epsilon": "null",
+        "ray__enabled": False,
+        "training__optimizer": "AdamW",
+        "training__lr": 0.005,
+        "training__augment": False,
+        "training__batch_size": 8,
+        "federation__rounds": 12,
+        "federation__local_steps": 4,
+    }
+    return experiment("none", **keys | changed)
+
+
+def audited(wanted: Experiment, folder: Path, budget: MembershipBudget = FEW) -> MembershipAudited:
+    return module.audit_membership(prepare_membership(wanted, budget), budget, wanted, folder)
+
+
+def of_all(found: MembershipAudited, attack: str) -> Any:
+    (one,) = [one for one in found.found if one.attack == attack and one.hospital is None]
+    return one
+
+
+@pytest.mark.slow
+def test_a_federation_that_knows_its_images_by_heart_gives_them_away(tmp_path: Path) -> None:
+    found = audited(bare(), tmp_path)
+    for attack in ("loss threshold", "likelihood ratio"):
+        assert of_all(found, attack).auc.low > 0.75
+    assert of_all(found, "likelihood ratio").found.value > 0.1
+    assert found.epsilon is None
+    assert [one.hospital for one in found.found] == [None, 0, 1, 2, 3] * 2
+    assert not (tmp_path / "shadows").exists()
+
+
+@pytest.mark.slow
+def test_one_with_little_epsilon_does_not(tmp_path: Path) -> None:
+    """A claim of 0.5 bounds the AUC of any attack by 0.64."""
+    wanted = experiment("record", privacy__epsilon=0.5, ray__enabled=False, federation__rounds=4)
+    found = audited(wanted, tmp_path)
+    for attack in ("loss threshold", "likelihood ratio"):
+        auc = of_all(found, attack).auc
+        assert auc.low < 0.6
+        assert auc.value < 0.64
+    assert found.epsilon == 0.5
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return prepare_membership(experiment("record", ray__enabled=False, data__partition="quantity"), FEW)
+
+
+def test_half_of_every_hospitals_images_by_coins_and_noise_for_them(prepared: Prepared) -> None:
+    candidates = Candidates.of(prepared.roster)
+    own, coins = halved(prepared, candidates, 3)
+    for whole, half in zip(prepared.roster.members, own.roster.members, strict=True):
+        assert set(half.train) < set(whole.train)
+        assert half.dose is not None
+        assert whole.dose is not None
+        assert half.dose.rate == 4 / len(half.train) > whole.dose.rate
+        assert half.dose.noise_multiplier > whole.dose.noise_multiplier
+    trained = np.concatenate([member.train for member in own.roster.members])
+    assert np.array_equal(candidates.rows[coins], trained)
+    assert 0.35 < coins.mean() < 0.65
+    again, others = halved(prepared, candidates, 3), halved(prepared, candidates, 2)
+    assert np.array_equal(again[1], coins)
+    assert (others[1] != coins).any()
+    seeds = {one[0].experiment.seed for one in (again, others)} | {prepared.experiment.seed}
+    assert len(seeds) == 3
+    assert own.experiment.seed == again[0].experiment.seed
+    assert own.model is prepared.model, "all begin at the same weights"
+
+
+def test_the_smallest_and_the_oddest_hospital() -> None:
+    rows, hospital = np.array([5, 1, 2, 3, 4, 0, 6]), np.array([0, 0, 0, 1, 1, 2, 2])
+    candidates = Candidates(rows, hospital)
+    assert candidates.smallest == 1
+    assert candidates.oddest(np.array([2, 0, 1, 0, 1, 0, 2])) == 2  # which has images of class 2 alone
+    assert list(candidates.sizes) == [3, 2, 2]
+
+
+def test_a_federation_that_was_trained_before_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = list[int]()
+
+    def train(shadow: Shadow) -> None:
+        trained.append(shadow.number)
+        if len(trained) == 3:
+            raise InputError("the machine is wanted for something else")
+        random = np.random.default_rng(shadow.number)
+        shadow.keep(Seen(random.standard_normal(160), random.random(160) < 0.5, 0.5))
+
+    monkeypatch.setattr(module, "train_shadow", train)
+    wanted = experiment("record", ray__enabled=False)
+    with pytest.raises(InputError, match="something else"):
+        audited(wanted, tmp_path)
+    audited(wanted, tmp_path)
+    assert trained == [0, 1, 2, 2, 3]
+
+
+def test_a_damaged_federation_is_refused(tmp_path: Path) -> None:
+    shadow = Shadow(experiment("record"), 0, tmp_path / "shadows")
+    shadow.keep(Seen(np.zeros(7), np.zeros(7, dtype=bool), 0.5))
+    assert shadow.seen(7).accuracy == 0.5
+    with pytest.raises(InputError, match="7 images, not 8; remove it"):
+        shadow.seen(8)
+    shadow.path.write_bytes(shadow.path.read_bytes()[:100])
+    with pytest.raises(InputError, match="no federation can be read from it; remove it"):
+        shadow.seen(7)
+
+
+def test_other_settings_are_other_federations(tmp_path: Path) -> None:
+    first, second = (Shadow(experiment("record", training__lr=lr), 0, tmp_path) for lr in (0.1, 0.2))
+    assert first.path != second.path
+
+
+@pytest.mark.slow
+def test_the_command_attacks_a_runs_experiment_and_its_page_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(MEMBERSHIPS, "seconds", MembershipBudget(federations=4, rounds=1))
+    run = tmp_path / "run"
+    own = words("none", federation__rounds=2, ray__enabled=False, output=run, privacy__epsilon="null")
+    assert main(["run", *own]) == 0
+    assert main(["audit", "membership", "--run", str(run), "--budget", "seconds"]) == 0
+    assert "none: members told in 4 federations" in capsys.readouterr().out
+    found = json.loads((run / "audit.json").read_text())["membership"]
+    assert (found["federations"], found["rounds"], found["epsilon"]) == (4, 1, None)
+    told = read_run(run)
+    assert told.audits.membership is not None
+    assert len(told_hospitals(told.audits.membership)) >= 4
+    assert "| likelihood ratio | all hospitals |" in card_of(told)
+    page = (run / "report.html").read_text()
+    assert 'aria-label="Members told from others, AUC: loss threshold, all hospitals' in page
+    assert "noise made for the halves" not in page
+    write_report(run)
+    assert (run / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--data.images=24", "--data.min_images=1"], "has 6 images, and 8 are needed; set data.min_images to 8"),
+        (["--budget", "much"], "budget"),
+    ],
+)
+def test_what_cannot_be_attacked_is_one_line(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "membership", *words("record"), *options]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert told in lines[-1]
+    assert not any("Traceback" in line for line in lines)
