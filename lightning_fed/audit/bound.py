@@ -79,7 +79,7 @@ def epsilon_of_rates(found: Rates, delta: float) -> float:
     """The least epsilon of any (epsilon, delta)-private mechanism that could be told apart so well."""
     pairs = ((found.true, found.false), (1 - found.false, 1 - found.true))
     told = [math.log((hit - delta) / miss) for hit, miss in pairs if hit > delta and miss > 0]
-    return max(0.0, *told)
+    return max([0.0, *told])
 
 
 def mu_of_rates(found: Rates) -> float:

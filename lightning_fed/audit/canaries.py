@@ -23,13 +23,20 @@ class Guessed:
     """An audit of one run.
 
     Args:
-        canaries, guesses, right: how many. epsilon: lower bound, at `bound.CONFIDENCE`.
+        canaries, guesses, right: how many. epsilon: lower bound, at `bound.CONFIDENCE`. most: what it would be
+            if all guesses were right.
     """
 
     canaries: int
     guesses: int
     right: int
     epsilon: float
+    most: float
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return f"{self.right} of {self.guesses} guesses right, where all would have shown {self.most:.2f}"
 
 
 def guess(scores: Reals, guesses: int) -> NDArray[np.int8]:
@@ -50,8 +57,8 @@ def audited(coins: Coins, scores: Reals, guesses: int, delta: float) -> Guessed:
     """
     made = guess(scores, guesses)
     right = int(((made == 1) & coins).sum() + ((made == -1) & ~coins).sum())
-    bound = epsilon_of_guesses(len(coins), guesses, right, delta)
-    return Guessed(len(coins), guesses, right, bound)
+    bound, most = (epsilon_of_guesses(len(coins), guesses, count, delta) for count in (right, guesses))
+    return Guessed(len(coins), guesses, right, bound, most)
 
 
 @dataclass(frozen=True)

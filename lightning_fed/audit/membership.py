@@ -16,10 +16,10 @@ from lightning_fed.audit.bound import CONFIDENCE
 
 Reals = NDArray[np.float64]
 Coins = NDArray[np.bool_]
-LEAST_FEDERATIONS = 4
-"""One is attacked; of three others some had an image and some had not."""
 FALSE_POSITIVES = 0.01
 """Share of those that are no members which may be taken for members where the true positives are counted."""
+LEAST_OTHERS = 500
+"""Scores of others from which on that share is told: the threshold is the fifth of them, not the very greatest."""
 RESAMPLES = 400
 SMALLEST = 1e-6
 
@@ -130,18 +130,20 @@ class Success:
 
     Args:
         auc: chance that a member's score is above another's. true_positives: share of the members found where
-            `FALSE_POSITIVES` of the others are taken for such.
+            `FALSE_POSITIVES` of the others are taken for such; None of fewer than `LEAST_OTHERS` others.
+        alone: AUC of each federation by itself; not a number where it has members alone, or others alone.
     """
 
     auc: Limits
-    true_positives: Limits
+    true_positives: Limits | None
+    alone: tuple[float, ...]
 
 
 def success(scores: Reals, coins: Coins, seed: int = 0) -> Success:
     """Of an attack on several federations, each image's scores taken together.
 
     The intervals are of the bootstrap over images, an image with all of its scores at once: they speak of other
-    images of these hospitals, and not of other federations.
+    images of these hospitals, and not of other trainings, whose luck all images of a federation share.
 
     Args:
         scores, coins: (federations, images).
@@ -162,12 +164,15 @@ def success(scores: Reals, coins: Coins, seed: int = 0) -> Success:
     low, high = np.quantile(again, (tail, 1 - tail), axis=0) if again else np.array([[0.0, 0.0], [1.0, 1.0]])
     found = _rates(scores.ravel(), coins.ravel())
     auc, true = (Limits(*map(float, limits)) for limits in zip(found, low, high, strict=True))
-    return Success(auc, true)
+    alone = tuple(_rates(*one)[0] for one in zip(scores, coins, strict=True))
+    return Success(auc, true if (~coins).sum() >= LEAST_OTHERS else None, alone)
 
 
 def _rates(scores: Reals, coins: Coins) -> tuple[float, float]:
     """AUC, and the rate of true positives."""
     members, others = scores[coins], np.sort(scores[~coins])
+    if not len(members) or not len(others):
+        return float("nan"), float("nan")
     below = np.searchsorted(others, members, "left")
     alike = np.searchsorted(others, members, "right") - below
     auc = float((below + alike / 2).mean() / len(others))

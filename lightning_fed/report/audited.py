@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lightning_fed.report.canvas import BLUE, INK, ORANGE, Picture, entitle, finish, sheet, some_of
 from lightning_fed.report.run import Run
 from lightning_fed.tracking.audits import (
@@ -40,18 +42,22 @@ def draw_bounds(bounds: Sequence[tuple[str, EpsilonAudited]], provenance: str) -
     figure = sheet(9.2, 1.3 + 0.35 * len(bounds))
     axes = figure.subplots()
     named, values = [name for name, _ in bounds], [audit.bound or 0.0 for _, audit in bounds]
-    claimed = bounds[0][1].claimed
+    claims = [audit.claimed for _, audit in bounds]
     drawn = axes.barh(range(len(values)), values, color=BLUE, height=0.6)
     axes.bar_label(drawn, [f"{value:.2f}" for value in values], fontsize=9, padding=3, color=INK)
-    axes.axvline(claimed, color=ORANGE, linestyle="--", linewidth=1.4, label=f"claimed, {claimed:.2f}")
+    places = np.arange(len(claims))
+    axes.vlines(claims, places - 0.4, places + 0.4, color=ORANGE, linewidth=2.2, label="claimed")
+    for place, claim in enumerate(claims):
+        axes.text(claim, place, f" {claim:.2f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(values)), named)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.1 * max(claimed, *values))
+    axes.set_xlim(0, 1.1 * max(*claims, *values))
     axes.set_xlabel("ε")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1.0), borderaxespad=0.2)
     entitle(axes, "ε is above that, with confidence 0.95", provenance)
-    told = ", ".join(f"{value:.2f} {name}" for name, value in zip(named, values, strict=True))
-    return finish("bounds", f"Lower bounds on epsilon: {told}; claimed {claimed:.2f}", figure)
+    rows = zip(named, values, claims, strict=True)
+    told = "; ".join(f"{value:.2f} {name}, claimed {claim:.2f}" for name, value, claim in rows)
+    return finish("bounds", f"Lower bounds on epsilon: {told}", figure)
 
 
 def draw_membership(audited: MembershipAudited, provenance: str) -> Picture:

@@ -9,10 +9,10 @@ from lightning_fed.report.findings import (
     FOUND,
     LEAKS,
     MEMBERS,
-    SOUGHT,
     audited,
     found_images,
     found_members,
+    sought,
     tests_of,
     told_apart,
 )
@@ -82,8 +82,8 @@ def _audit(run: Run) -> list[str]:
         if audit is not None:
             lines += _part(title, f"{audited(audit)}.", ("test", "", "found"), tests_of(audit))
     if found.inversion is not None:
-        told = SOUGHT.format(hospital=found.inversion.hospital, network=found.inversion.network)
-        lines += _part("Images found in a gradient step", told, FOUND, found_images(found.inversion))
+        rows = found_images(found.inversion)
+        lines += _part("Images found in a gradient step", sought(found.inversion), FOUND, rows)
     if found.membership is not None:
         rows = found_members(found.membership)
         lines += _part("Members told from others", told_apart(found.membership), MEMBERS, rows)

@@ -14,25 +14,33 @@ from lightning_fed.tracking.audits import (
     InversionAudited,
     LeakFound,
     MembershipAudited,
+    alone_text,
+    chance_text,
     interval_text,
     told_hospitals,
 )
+from lightning_fed.tracking.rounding import epsilon_text
 
 Drawn = dict[str, str]  # a figure's name and its SVG
 
 LEAKS = "What lies in the run's folder beside what is covered"
 SOUGHT = (
-    "What an attacker who knows the labels finds of hospital {hospital}'s images in the first step of {network}, "
-    "from what leaves the hospital; an SSIM of 1 is the image itself."
+    "What an attacker who knows the labels finds of hospital {hospital}'s images (in the sum, of all hospitals') "
+    "in one gradient step of {network} at weights as they are drawn, the best of {restarts} starts. An SSIM of 1 "
+    "is the image itself. The sum is of gradients without clipping or noise. The attack is not made for noise; a "
+    "better one may find more. The picture shows hospitals' images: it is for a simulator's eyes."
 )
-FOUND = ("what left", "batch", "SSIM with its images", "with others of their classes")
+FOUND = ("what left", "batch", "images", "SSIM with them", "with others of their classes", "p of no difference")
 TOLD_APART = (
     "Which images were trained on, told from the final models of {federations} federations of {rounds} rounds, "
-    "each trained on half of every hospital's images{noise} ({accuracy} of the validation split in the mean). An "
-    "AUC of 0.5 is guessing; intervals of 95 %, over images."
+    "each trained on half of every hospital's images{guarantee} ({accuracy} of the validation split in the mean). "
+    "An AUC of 0.5 is guessing. The attacker has each image with its label, the final model, and the other "
+    "federations for shadows; it sees no round and asks once. A stronger one may do better: these are no upper "
+    "bounds. Intervals of 95 % are over images, and not over other trainings; what single federations gave stands "
+    "beside, and the share of members that are found where 1 % of the others are taken for members."
 )
-OF_HALVES = ", with noise made for the halves"
-MEMBERS = ("attack", "images of", "AUC", "members found where 1 % of others are taken for such")
+GUARANTEE = ", at ε = {epsilon} of {unit}"
+MEMBERS = ("attack", "images of", "AUC", "single federations", "members found at 1 % of others")
 
 
 def audited(audit: EpsilonAudited) -> str:
@@ -44,7 +52,7 @@ def tests_of(audit: EpsilonAudited) -> list[tuple[str, str, str]]:
     """Rows of what was tested, whether it holds, and what was found."""
     rows = [(check.name, "holds" if check.passed else "does not hold", check.told) for check in audit.checks]
     if audit.bound is not None:
-        holds = "holds" if audit.bound <= audit.claimed else "does not hold"
+        holds = "below the claim" if audit.bound <= audit.claimed else "above the claim"
         told = f"ε > {audit.bound:.2f} with confidence {audit.confidence:g}: {audit.attacked}"
         rows.append(("lower bound", holds, told))
     return rows
@@ -63,10 +71,18 @@ def _audit(audit: EpsilonAudited | None) -> list[str]:
     return [told, table(("audit", "", "found"), tests_of(audit))]
 
 
-def found_images(audit: InversionAudited) -> list[tuple[str, str, str, str]]:
+def sought(audit: InversionAudited) -> str:
+    """What was attacked, in words."""
+    return SOUGHT.format(hospital=audit.hospital, network=audit.network, restarts=audit.restarts)
+
+
+def found_images(audit: InversionAudited) -> list[tuple[str, ...]]:
     """Rows of what left a hospital, in batches of how many, and how alike what was found is to its images."""
     return [
-        (WAYS[one.way], str(one.batch), f"{one.ssim:.2f} ({one.psnr:.1f} dB)", f"{one.other:.2f}")
+        (
+            *(WAYS[one.way], str(one.batch), str(one.images)),
+            *(f"{one.ssim:.2f} ({one.psnr:.1f} dB)", f"{one.other:.2f}", chance_text(one)),
+        )
         for one in audit.found
     ]
 
@@ -75,23 +91,26 @@ def inversion(audit: InversionAudited | None, drawn: Drawn) -> list[str]:
     """Of images that were sought in gradients."""
     if audit is None:
         return []
-    told = paragraph(SOUGHT.format(hospital=audit.hospital, network=audit.network), kind="legend")
+    told = paragraph(sought(audit), kind="legend")
     return [told, figure(drawn.get(INVERSION), wide=True), table(FOUND, found_images(audit))]
 
 
-def found_members(audit: MembershipAudited) -> list[tuple[str, str, str, str]]:
+def found_members(audit: MembershipAudited) -> list[tuple[str, ...]]:
     """Rows of an attack, whose images, and how well members are told."""
     return [
-        (one.attack, whose, interval_text(one.auc), interval_text(one.found))
+        (one.attack, whose, interval_text(one.auc), alone_text(one), interval_text(one.found))
         for whose, one in told_hospitals(audit)
     ]
 
 
 def told_apart(audit: MembershipAudited) -> str:
     """What was attacked, in words."""
-    noise = "" if audit.epsilon is None else OF_HALVES
-    accuracy = percent(audit.accuracy)
-    return TOLD_APART.format(federations=audit.federations, rounds=audit.rounds, noise=noise, accuracy=accuracy)
+    guarantee = ""
+    if audit.epsilon is not None:
+        guarantee = GUARANTEE.format(epsilon=epsilon_text(audit.epsilon), unit=f"each {audit.unit}")
+    return TOLD_APART.format(
+        federations=audit.federations, rounds=audit.rounds, guarantee=guarantee, accuracy=percent(audit.accuracy)
+    )
 
 
 def membership(audit: MembershipAudited | None, drawn: Drawn) -> list[str]:

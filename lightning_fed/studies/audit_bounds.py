@@ -130,8 +130,7 @@ def bound_by_canaries(prepared: Prepared, budget: Budget, all_rounds: int, folde
     coins = np.concatenate([planted.coins[own] for own, _ in alike.values()])
     scores = np.concatenate([how.likelihood(seen) for how, (_, seen) in alike.items()])
     found = audited(coins, scores, guesses, delta)
-    told = f"{found.right} of {found.guesses} guesses right about {found.canaries} canaries"
-    return Bounded(found.epsilon, told, (sampling,))
+    return Bounded(found.epsilon, f"{found.canaries} canaries: {found.told}", (sampling,))
 
 
 def _sampled(experiment: Experiment, dose: Dose, rounds: int) -> Sampled:

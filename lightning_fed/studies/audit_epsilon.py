@@ -157,7 +157,7 @@ def audit_by_images(prepared: Prepared, budget: Budget) -> EpsilonAudit:
     rounds = most_rounds(experiment)
     audit = _claim(prepared, rounds, ONLY_MODEL)
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:
-        trained = rounds if budget.whole else min(budget.rounds, rounds)
+        trained = experiment.federation.rounds if budget.whole else min(budget.rounds, rounds)
         audit.conclude(bound_by_images(prepared, trained, Path(folder) / "images"), begun)
     return audit
 

@@ -212,7 +212,8 @@ class Scene:
         total = np.sum([one * min(1.0, bound / float(np.linalg.norm(one))) for one in each], axis=0)
         if noised:
             charged = Charged(0, 0, dose.rate, dose.noise_multiplier, dose.adjacency)
-            deviation = bound * math.sqrt(variance_of(dose, charged, 1))
+            together = 1 if dose.joint is None else dose.joint.counted  # of a sum, which is all that leaves them
+            deviation = bound * math.sqrt(variance_of(dose, charged, together))
             random = np.random.default_rng([self.experiment.seed, *rows])
             total = total + deviation * random.standard_normal(len(total))
         return np.asarray(total / len(rows), dtype=np.float32)

@@ -37,11 +37,28 @@ def leaks_of(run: Path, experiment: Experiment) -> list[Leak]:
     found += _wandb(run, experiment)
     if (run / "model.ckpt").exists() and not experiment.privacy.guarantees:
         found.append(Leak("model.ckpt", "state_dict", 1, BARE))
+    found += _audits(run)
     own = sorted({path.name for path in (run / "hospitals").glob("*/*") if not path.name.startswith(".")})
     if own:
         shown = sorted({re.sub(r"\d+", "*", name) for name in own})
         found.append(Leak("hospitals/*", ", ".join(shown), len(own), OWN))
     return found
+
+
+def _audits(run: Path) -> Iterator[Leak]:
+    """Of what audits left there, which look at private images as no deployment could."""
+    audit = RunFolder(run).audit
+    if audit.exists():
+        found = json.loads(audit.read_text())
+        for name in ("inversion", "membership"):
+            if found.get(name) is not None:
+                yield Leak(audit.name, name, len(found[name]["found"]), SEEN)
+    pictures = sorted(run.glob("figures/inversion.*"))
+    if pictures:
+        yield Leak("figures/inversion.*, report.html", "hospitals' images", len(pictures), SEEN)
+    shadows = sorted(run.glob("shadows/*.npz"))
+    if shadows:
+        yield Leak("shadows/*.npz", "confidences", len(shadows), SEEN)
 
 
 def _named(prefix: str, rules: Rules) -> dict[str, str | None]:

@@ -6,8 +6,9 @@ the halves. Each is attacked in turn, with the others for shadows.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-import shutil
 import tempfile
 import time
 import zlib
@@ -19,23 +20,26 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2_contingency
 
 from lightning_fed.audit.membership import ATTACKS, Coins, Federations, Reals, confidence, success
 from lightning_fed.data.images import Indices, Labels
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.protection import doses_of
+from lightning_fed.federation.protection import doses_of, epsilon_after
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.side_by_side import side_by_side
 from lightning_fed.models.vector import load_vector, vector_size
+from lightning_fed.privacy.doses import most_rounds
 from lightning_fed.seeds import derive, stream
+from lightning_fed.studies.audit_epsilon import whole_run
 from lightning_fed.studies.audit_view import open_federation, quiet
 from lightning_fed.studies.single import Prepared, prepare
 from lightning_fed.tracking.audits import Interval, MembershipAudited, MembershipFound
 from lightning_fed.tracking.console import say
 
-LEAST_IMAGES = 8
-"""Of a hospital: of fewer, coins may leave none."""
+LEAST_IMAGES = 20
+"""Of a hospital: coins leave none of so many once in a million federations."""
 
 
 @dataclass(frozen=True)
@@ -155,17 +159,22 @@ class Candidates:
         """The hospital of the fewest images."""
         return int(self.sizes.argmin())
 
-    def oddest(self, labels: Labels) -> int:
-        """The hospital whose shares of the classes are farthest from those of all (total variation).
+    def oddest(self, labels: Labels) -> tuple[int, float]:
+        """The hospital whose classes fit worst to being drawn from all images, and how likely one so odd is.
+
+        By a chi-square test of each against the others, as distances would name small hospitals; the chance is
+        that of the least p-value of so many (Bonferroni).
 
         Args:
             labels: of the training images.
         """
         own = labels[self.rows]
-        counts = np.zeros((len(self.sizes), int(own.max()) + 1))
+        counts = np.zeros((len(self.sizes), int(own.max()) + 1), dtype=np.int64)
         np.add.at(counts, (self.hospital, own), 1)
-        shares = counts / counts.sum(1, keepdims=True)
-        return int(np.abs(shares - counts.sum(0) / len(own)).sum(1).argmax())
+        counts = counts[:, counts.sum(0) > 0]
+        tables = (np.stack([one, counts.sum(0) - one]) for one in counts)
+        values = [chi2_contingency(table).pvalue if table.sum(1).all() else 1.0 for table in tables]
+        return int(np.argmin(values)), min(1.0, len(values) * float(min(values)))
 
 
 def audit_membership(
@@ -185,21 +194,30 @@ def audit_membership(
     kept = folder / "shadows"
     shadows = [Shadow(experiment, number, kept) for number in range(budget.federations)]
     candidates = Candidates.of(prepared.roster)
-    halved(prepared, candidates, 0)  # what does not fit is told before any of them trains
+    half, _ = halved(prepared, candidates, 0)  # what does not fit is told before any of them trains
+    say(f"what is found of each federation is kept in {kept} until all are trained; --output {folder} goes on")
     _train(shadows, asked)
     seen = [shadow.seen(len(candidates.rows)) for shadow in shadows]
     federations = Federations(np.stack([one.confidences for one in seen]), np.stack([one.coins for one in seen]))
     results = tuple(attacked(federations, candidates))
-    shutil.rmtree(kept)
+    for shadow in shadows:
+        shadow.path.unlink()
+    with contextlib.suppress(OSError):
+        kept.rmdir()  # unless another audit keeps its own there
+    oddest, chance = candidates.oddest(prepared.data.train.labels)
+    guaranteed = experiment.privacy.guarantees
+    doses, rounds = half.roster.doses or (), most_rounds(experiment)
     return MembershipAudited(
         experiment.privacy.mechanism,
         experiment.model.name,
-        experiment.privacy.epsilon if experiment.privacy.guarantees else None,
+        doses[0].unit if guaranteed else None,
+        max(epsilon_after(dose, whole_run(experiment, dose, rounds)) for dose in doses) if guaranteed else None,
         budget.federations,
         experiment.federation.rounds,
         float(np.mean([one.accuracy for one in seen])),
         candidates.smallest,
-        candidates.oddest(prepared.data.train.labels),
+        oddest,
+        chance,
         results,
         time.monotonic() - begun,
     )
@@ -246,7 +264,7 @@ def halved(prepared: Prepared, candidates: Candidates, number: int) -> tuple[Pre
     It begins with the weights of all others, which are public, and draws everything else for itself.
 
     Raises:
-        InputError: a hospital has too few images.
+        InputError: a hospital has too few images, or its coins leave none.
     """
     seed = prepared.experiment.seed
     few = np.flatnonzero(candidates.sizes < LEAST_IMAGES)
@@ -260,6 +278,12 @@ def halved(prepared: Prepared, candidates: Candidates, number: int) -> tuple[Pre
         replace(member, train=candidates.rows[coins & (candidates.hospital == member.hospital)])
         for member in prepared.roster.members
     )
+    for member in members:
+        if not len(member.train):
+            raise InputError(
+                f"audit membership: coins leave hospital {member.hospital} no image in federation {number}; take "
+                "another seed"
+            )
     experiment = replace(prepared.experiment, seed=derive(seed, "membership", number))
     doses = doses_of(
         experiment, [len(member.train) for member in members], vector_size(prepared.classifier.network)
@@ -280,5 +304,8 @@ def attacked(federations: Federations, candidates: Candidates) -> Iterator[Membe
 
 def _found(attack: str, hospital: int | None, scores: Reals, coins: Coins) -> MembershipFound:
     told = success(scores, coins)
-    auc, found = (Interval(**asdict(limits)) for limits in (told.auc, told.true_positives))
-    return MembershipFound(attack, hospital, scores.shape[1], auc, found)
+    found = None if told.true_positives is None else Interval(**asdict(told.true_positives))
+    alone = [one for one in told.alone if not math.isnan(one)]
+    return MembershipFound(
+        attack, hospital, scores.shape[1], Interval(**asdict(told.auc)), min(alone), max(alone), found
+    )

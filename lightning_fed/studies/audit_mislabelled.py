@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lightning_fed.audit.canaries import audited
 from lightning_fed.audit.membership import confidence
 from lightning_fed.data.images import ImageSet, Indices, Labels
+from lightning_fed.experiment import Experiment
 from lightning_fed.federation.roster import Roster
 from lightning_fed.models.vector import load_vector
 from lightning_fed.studies.audit_bounds import Bounded
@@ -52,7 +53,8 @@ class Mislabelled:
     def left_in(self, roster: Roster) -> Roster:
         """The hospitals without the canaries that are not trained on, and the noise that was made for all images.
 
-        One that is left out is blanked: rates and nominal batches are as if it were there.
+        One that is left out is blanked: rates and nominal batches are as if it were there, and so must be what the
+        hospitals count in the mean (`with_public_weights`).
         """
         out = self.rows[~self.coins]
         members = (replace(one, train=np.setdiff1d(one.train, out)) for one in roster.members)
@@ -77,7 +79,11 @@ def bound_by_images(prepared: Prepared, rounds: int, folder: Path) -> Bounded:
     trains = [member.train for member in roster.members]
     canaries = mislabel(trains, data.train.labels, len(data.class_names), CANARIES)
     say(f"{rounds} rounds with {len(canaries.rows)} images of wrong labels, half of which are left out")
-    own = replace(prepared, data=replace(data, train=canaries.among(data.train)))
+    own = replace(
+        prepared,
+        experiment=with_public_weights(prepared.experiment, [len(rows) for rows in trains]),
+        data=replace(data, train=canaries.among(data.train)),
+    )
     driver, _ = open_federation(own, canaries.left_in(roster), folder)
     for _ in islice(driver.rounds(), rounds):
         pass
@@ -87,5 +93,13 @@ def bound_by_images(prepared: Prepared, rounds: int, folder: Path) -> Bounded:
     guesses = max(2, 2 * round(GUESSED * len(canaries.rows) / 2))
     delta = prepared.experiment.privacy.delta
     found = audited(canaries.coins, confidence(logits, canaries.labels), guesses, delta)
-    told = f"{found.right} of {found.guesses} guesses right about {found.canaries} images with wrong labels"
+    told = f"{found.canaries} images with wrong labels, the model of round {rounds}: {found.told}"
     return Bounded(found.epsilon, told)
+
+
+def with_public_weights(experiment: Experiment, sizes: Sequence[int]) -> Experiment:
+    """Hospitals count in the mean by their public sizes, whichever of their images are left out."""
+    federation = experiment.federation
+    if experiment.privacy.mechanism == "distributed" or federation.weights or federation.weighting == "equal":
+        return experiment
+    return replace(experiment, federation=replace(federation, weights=list(sizes)))

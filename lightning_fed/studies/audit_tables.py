@@ -15,6 +15,8 @@ from lightning_fed.tracking.audits import (
     InversionAudited,
     LeakFound,
     MembershipAudited,
+    alone_text,
+    chance_text,
     interval_text,
     told_hospitals,
 )
@@ -44,7 +46,7 @@ def print_inversion(audited: InversionAudited) -> None:
         table.add_column(heading, justify="left" if heading == "what left" else "right")
     for one in audited.found:
         scores = (f"{one.ssim:.2f}", f"{one.best:.2f}", f"{one.psnr:.1f} dB", f"{one.other:.2f}")
-        table.add_row(WAYS[one.way], str(one.batch), str(one.images), *scores, f"{one.p_value:.2g}")
+        table.add_row(WAYS[one.way], str(one.batch), str(one.images), *scores, chance_text(one))
     Console().print(table)
 
 
@@ -52,10 +54,11 @@ def print_membership(audited: MembershipAudited) -> None:
     """How well members are told, of all hospitals and of those that stand out."""
     title = f"{audited.network}, {audited.mechanism}: members told in {audited.federations} federations"
     table = Table(title=title)
-    for heading in ("attack", "images of", "images", "AUC", "members found at 1 % false"):
+    for heading in ("attack", "images of", "images", "AUC", "single federations", "members found at 1 % false"):
         table.add_column(heading, justify="left" if heading in ("attack", "images of") else "right")
     for whose, one in told_hospitals(audited):
-        table.add_row(one.attack, whose, f"{one.images:,}", interval_text(one.auc), interval_text(one.found))
+        shown = f"{one.images:,}", interval_text(one.auc), alone_text(one), interval_text(one.found)
+        table.add_row(one.attack, whose, *shown)
     Console().print(table)
     say(f"{audited.rounds} rounds each, {audited.accuracy:.1%} of the validation split ({audited.seconds:.0f} s)")
 

@@ -112,15 +112,18 @@ class MembershipFound:
 
     Args:
         attack: its name. hospital: whose images, None for all. images: that may be members.
-        auc: chance that a member is held a likelier one than another. found: share of the members that are found
-            where 1 % of the others are taken for members.
+        auc: chance that a member is held a likelier one than another. least, greatest: of single federations.
+        found: share of the members that are found where 1 % of the others are taken for members; None of so few
+            images that 1 % is nobody.
     """
 
     attack: str
     hospital: int | None
     images: int
     auc: Interval
-    found: Interval
+    least: float
+    greatest: float
+    found: Interval | None
 
 
 @dataclass(frozen=True)
@@ -128,20 +131,24 @@ class MembershipAudited:
     """Which images were trained on, told from the final models of federations that trained on half of them.
 
     Args:
-        mechanism, network: of the experiment. epsilon: claimed; None without a guarantee. federations: that were
+        mechanism, network: of the experiment. unit: what is protected; None without a guarantee. epsilon: of its
+            worst hospital, of all rounds that were trained; None without a guarantee. federations: that were
             attacked, each with the others for shadows. rounds: of each. accuracy: of their models on the
             validation split, in the mean. smallest: hospital. oddest: hospital, by its shares of the classes.
+        oddest_p: chance of a hospital so odd among as many whose images are drawn from all.
         found: by attack and hospital. seconds: it took.
     """
 
     mechanism: str
     network: str
+    unit: str | None
     epsilon: float | None
     federations: int
     rounds: int
     accuracy: float
     smallest: int
     oddest: int
+    oddest_p: float
     found: tuple[MembershipFound, ...]
     seconds: float
 
@@ -157,9 +164,19 @@ class Audits:
     membership: MembershipAudited | None = None
 
 
-def interval_text(found: Interval) -> str:
-    """`0.512 (0.498 to 0.526)`."""
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+def interval_text(found: Interval | None) -> str:
+    """`0.512 (0.498 to 0.526)`; a dash where there is none."""
+    return "-" if found is None else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def alone_text(found: MembershipFound) -> str:
+    """`0.498 to 0.521`, of single federations."""
+    return f"{found.least:.3f} to {found.greatest:.3f}"
+
+
+def chance_text(found: InversionFound) -> str:
+    """The p-value; a dash where so few images could not give a small one."""
+    return f"{found.p_value:.2g}" if 0.5**found.images < 0.05 else "-"
 
 
 def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFound]]:
@@ -167,8 +184,8 @@ def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFoun
     named = {
         None: "all hospitals",
         audited.smallest: f"hospital {audited.smallest}, the smallest",
-        audited.oddest: f"hospital {audited.oddest}, the oddest",
+        audited.oddest: f"hospital {audited.oddest}, the oddest (p {audited.oddest_p:.2g})",
     }
     if audited.smallest == audited.oddest:
-        named[audited.oddest] = f"hospital {audited.oddest}, the smallest and oddest"
+        named[audited.oddest] = f"hospital {audited.oddest}, the smallest and oddest (p {audited.oddest_p:.2g})"
     return [(named[one.hospital], one) for one in audited.found if one.hospital in named]

@@ -42,7 +42,7 @@ def drawn_cells() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 @pytest.mark.slow
 def test_a_plain_step_on_one_image_gives_the_image_away() -> None:
-    """SSIM above 0.7 on at least half of 16 images of real cells; of 4 drawn ones where those are not there."""
+    """SSIM above 0.7 on at least half of 16 images of real cells; of drawn ones where those are not there."""
     (images, labels), (public, classes) = real_cells() if REAL.exists() else drawn_cells()
     torch.manual_seed(0)
     network, attack = DPResNet(3, 8, WIDTH), Attack(restarts=1, steps=200, starts=100)

@@ -16,7 +16,7 @@ from lightning_fed.privacy.engine import HospitalOptimizer
 from lightning_fed.report.card import card_of
 from lightning_fed.report.load import read_run
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_by_images
-from lightning_fed.studies.audit_mislabelled import mislabel
+from lightning_fed.studies.audit_mislabelled import mislabel, with_public_weights
 from lightning_fed.studies.audit_view import prepare_audit
 from tests.studies.test_audit import experiment, without_noise, words
 
@@ -38,6 +38,15 @@ def audit(**changed: Any) -> EpsilonAudit:
     return audit_by_images(prepare_audit(experiment("record", **STRONG | changed)), BUDGETS["laptop"])
 
 
+def test_hospitals_count_by_their_public_sizes_whatever_the_coins_say() -> None:
+    sizes = [40, 30, 20, 10]
+    for wanted in (experiment("record"), experiment("record", federation__weighting="images")):
+        counted = with_public_weights(wanted, sizes).federation
+        own = [counted.weight(hospital, size - 5) for hospital, size in enumerate(sizes)]
+        assert own == (sizes if wanted.federation.weighting == "images" else [1] * 4)
+    assert with_public_weights(experiment("distributed"), sizes).federation.weights == []
+
+
 @pytest.mark.slow
 def test_a_claim_is_refuted_where_the_model_learned_wrong_labels_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HospitalOptimizer, "add_noise", without_noise)
@@ -49,11 +58,12 @@ def test_a_claim_is_refuted_where_the_model_learned_wrong_labels_by_heart(monkey
 
 
 @pytest.mark.slow
-def test_a_claim_that_is_true_stands() -> None:
-    found = audit(federation__rounds=5)
+def test_a_claim_that_is_true_stands_in_the_same_training() -> None:
+    found = audit()
     assert found.bound is not None
     assert found.bound <= found.claimed
-    assert "16 guesses right about 160 images with wrong labels" in found.attacked
+    assert found.attacked.startswith("160 images with wrong labels, the model of round 40: ")
+    assert found.attacked.endswith(" of 16 guesses right, where all would have shown 1.47")
 
 
 def test_labels_are_wrong_and_those_of_no_other_image_change() -> None:
@@ -79,13 +89,14 @@ def test_those_whose_coin_says_no_are_left_out_and_noise_and_rates_stay() -> Non
     assert [one.dose for one in left.members] == [one.dose for one in roster.members]
 
 
-def test_the_command_keeps_it_beside_the_other_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_keeps_it_beside_the_other_audit(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["run", *words("record", federation__rounds=2, ray__enabled=False, output=run)]) == 0
     command = ["audit", "epsilon", "--run", str(run), "--budget", "seconds"]
     assert main([*command, "--canaries", "images"]) == 0
-    assert "images with wrong labels" in capsys.readouterr().out
-    assert set(json.loads((run / "audit.json").read_text())) == {"epsilon_by_images"}
+    found = json.loads((run / "audit.json").read_text())
+    assert set(found) == {"epsilon_by_images"}
+    assert found["epsilon_by_images"]["attacked"].startswith("80 images with wrong labels, the model of round 2: ")
     assert main(command) == 0
     assert set(json.loads((run / "audit.json").read_text())) == {"epsilon_by_images", "epsilon"}
     card = card_of(read_run(run))
