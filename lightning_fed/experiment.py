@@ -778,10 +778,10 @@ class Experiment:
                 f"federation.aggregator is '{federation.aggregator}': the server must see each update, and "
                 f"secagg.protocol '{self.secagg.protocol}' hides them; set one of the two to mean or plain"
             )
-        if federation.aggregator == "trimmed_mean" and federation.trim * federation.cohort_size < 1 - 1e-9:
-            least = math.ceil(1e3 / federation.cohort_size) / 1e3
+        if federation.aggregator == "trimmed_mean" and federation.trim * federation.enough < 1 - 1e-9:
+            least = math.ceil(1e3 / federation.enough) / 1e3
             raise InputError(
-                f"federation.trim is {federation.trim:g}: of {federation.cohort_size} hospitals in a round it "
+                f"federation.trim is {federation.trim:g}: of {federation.enough} hospitals in a round it "
                 f"leaves out none; set it to {least:g} or more, or take the median"
             )
         strangers = [hospital for hospital in poison.hospitals if not 0 <= hospital < federation.hospitals]
@@ -888,6 +888,12 @@ class Experiment:
     def counted_survivors(self) -> int:
         """Hospitals whose noise is in every opened sum and that do not collude."""
         return self.secagg.least_survivors(self.federation) - self.privacy.colluding_hospitals
+
+    @property
+    def real_timeout(self) -> float | None:
+        """Seconds that a round's work may take by this machine's clock; None where a simulated one counts."""
+        simulated = self.faults.stragglers.seconds_per_image is not None
+        return None if simulated else self.federation.round_timeout
 
     @property
     def fingerprint(self) -> str:

@@ -222,7 +222,17 @@ def _(run: Path) -> None:
 def _(run: Path) -> None:
     first, *others = (run / "rounds.jsonl").read_text().splitlines(keepends=True)
     changed = json.loads(first) | {"cohort": "everybody"}
+    del changed["check"]
     (run / "rounds.jsonl").write_text("".join([json.dumps(changed) + "\n", *others]))
+
+
+@given("one with another digit in `rounds.jsonl`")
+@damaged_run
+def _(run: Path) -> None:
+    first, *others = (run / "rounds.jsonl").read_text().splitlines(keepends=True)
+    changed = re.sub(r'"loss": \d', '"loss": 7', first, count=1)
+    assert changed != first
+    (run / "rounds.jsonl").write_text("".join([changed, *others]))
 
 
 given("one in which a hospital's state is missing")(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError
 
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
@@ -18,7 +18,7 @@ from lightning_fed.federation.crew import Capacity, Lost, Place
 from lightning_fed.federation.holding import hold_hospital
 from lightning_fed.federation.lean import lean_imports
 from lightning_fed.federation.memory import keep_freed_memory, return_much_freed_memory
-from lightning_fed.federation.remote import LostError, fetch
+from lightning_fed.federation.remote import LostError, fetch, put
 from lightning_fed.federation.shards import ActorShards
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class ActorCrew:
     ) -> None:
         self.cluster, self.experiment, self.groups, self.output = cluster, experiment, groups, output
         self.shards: list[ActorShards] = []
-        self._data = ray.put(data)
+        self._data = put(data)
         self._coming: dict[Any, int] = {}
         seats = cluster.seats(experiment.ray, len(groups))
         self.actors: list[Any] = [self._actor(site, seat) for site, seat in enumerate(seats)]
@@ -114,11 +114,7 @@ class ActorCrew:
         Raises:
             FederationError: the store is full, and the disk to which it spills.
         """
-        try:
-            return ray.put(value)
-        except RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise FederationError(f"Ray's object store takes nothing more ({reason}); make room for it") from error
+        return put(value)
 
     def start(self, site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
         """Send the call; the ticket holds a reference to each object that comes of it."""

@@ -171,7 +171,10 @@ class PlainAggregation:
         alike = [update for _, update in updates]
         if self.federation.aggregator == "median":
             return median(alike)
-        return trimmed_mean(alike, self.federation.trim)
+        try:
+            return trimmed_mean(alike, self.federation.trim, self.federation.enough)
+        except ValueError as error:
+            raise RoundAbortedError(f"federation.trim: {error}") from error
 
 
 class SecAggPlus:
@@ -233,13 +236,16 @@ class SecAggPlus:
         """Exchange keys for the rounds that are left of a block; its blocks end at the same rounds in every run.
 
         Who missed the block's first set-up is out for all of its rounds, also where a resumed run or one that
-        could not open a round has to begin anew.
+        could not open a round has to begin anew; unless too few are left without them.
         """
         every = self.terms.rounds_per_setup
         done = (round - 1) % every
         outside = dict(self.outside) if done else {}
         self.outside = dict(outside)
         there = [hospital for hospital in cohort if hospital not in outside]
+        if len(there) < self.fewest:  # they could open no sum for the rest of the block: everybody begins anew
+            outside, there = {}, list(cohort)
+            self.outside = {}
         try:
             session = self.conductor.set_up(there, round, min(every - done, self.rounds - round + 1))
         except RoundAbortedError:

@@ -335,7 +335,7 @@ class Driver:
                 self._spend(hospital, self._ledger(hospital).spent)
 
         experiment = self.experiment
-        limit = experiment.federation.round_timeout
+        limit = experiment.real_timeout
         return Job(
             self.roster.site_of[hospital],
             "fit",
@@ -344,7 +344,7 @@ class Driver:
             apart=parts,
             lost=lost,
             again=experiment.secagg.protocol != "secagg_plus",
-            deadline=None if limit is None or round.timetable is not None else time.monotonic() + limit,
+            deadline=None if limit is None else time.monotonic() + limit,
             late=lambda: round.give_up(hospital),
             afterwards=afterwards,
         )

@@ -18,6 +18,7 @@ from lightning_fed.secagg.keys import Directory, Identity
 from lightning_fed.secagg.messages import Terms
 from lightning_fed.secagg.quantise import Encoding
 from lightning_fed.secagg.wire import packed_bytes
+from lightning_fed.tracking.files import write_text_whole
 
 Identities = Mapping[int, Identity]
 
@@ -145,9 +146,7 @@ def save_identities(output: Path, identities: Identities) -> None:
             identity.save(_identity_file(output, hospital))
         if identities:
             lines = (f"{hospital} {identity.public.hex()}\n" for hospital, identity in sorted(identities.items()))
-            part = _pinned_file(output).with_suffix(".part")
-            part.write_text("".join(lines))
-            part.replace(_pinned_file(output))
+            write_text_whole(_pinned_file(output), "".join(lines))
     except OSError as error:
         raise FederationError(f"{output}: identities cannot be written ({error.strerror})") from error
 

@@ -47,7 +47,7 @@ class Evaluation:
         self.site_of = roster.site_of if hospitals and experiment.data.validation > 0 else {}
         self.shards: list[Shard] = []
         self.scores: list[HospitalScore | None] = []
-        self.limit = experiment.federation.round_timeout
+        self.limit = experiment.real_timeout
         self.again = experiment.secagg.protocol != "secagg_plus"
 
     def jobs(self) -> list[Job]:

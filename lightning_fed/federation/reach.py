@@ -28,7 +28,7 @@ class Reach:
             "affords": message,
             "spent": message,
             "restore": experiment.ray.startup_timeout,
-            "score_teacher": experiment.federation.round_timeout,
+            "score_teacher": experiment.real_timeout,
         }
         self.again = ("add_shares",)
         """What a site that is called back can still answer, as it depends on nothing that was lost."""

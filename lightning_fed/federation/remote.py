@@ -23,6 +23,19 @@ class LostError(FederationError):
         self.of_object = of_object
 
 
+def put(value: Any) -> Any:
+    """A reference to the value in the object store.
+
+    Raises:
+        FederationError: the store is full, and the disk to which it spills.
+    """
+    try:
+        return ray.put(value)
+    except RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FederationError(f"Ray's object store takes nothing more ({reason}); make room for it") from error
+
+
 def fetch(reference: Any, timeout: float | None = None, whose: str = "a hospital's") -> Any:
     """The object, or the objects of a list.
 
@@ -31,7 +44,7 @@ def fetch(reference: Any, timeout: float | None = None, whose: str = "a hospital
 
     Raises:
         InputError, FederationError: as the actor raised it.
-        LostError: the actor, its node or the object is gone, with Ray's reason.
+        LostError: the actor, its node or the object is gone, with Ray's reason; or its work raised anything else.
         GetTimeoutError: it did not come in time.
     """
     try:
@@ -45,7 +58,9 @@ def fetch(reference: Any, timeout: float | None = None, whose: str = "a hospital
             of_object = isinstance(error.cause, ObjectLostError)
             told = f"an object that a hospital sent was lost ({type(error.cause).__name__})"
             raise LostError(told, of_object) from error
-        raise
+        # Such as a card without memory: the process lives, but who knows in which state.
+        lines = str(error.cause).strip().splitlines() or [""]
+        raise LostError(f"{whose} work failed ({type(error.cause).__name__}: {lines[0]:.200})") from error
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raised_here = [line for line in lines if "lightning_fed.errors.InputError:" in line]

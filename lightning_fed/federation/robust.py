@@ -24,16 +24,22 @@ def bound(update: Vector, norm: float | None) -> Vector:
     return update if not length > norm else (update * (norm / length)).astype(np.float32)
 
 
-def trimmed_mean(updates: Sequence[Vector], trim: float) -> Vector:
+def trimmed_mean(updates: Sequence[Vector], trim: float, asked: int = 0) -> Vector:
     """Coordinate-wise mean without the `floor(trim * n)` least and greatest (Yin et al. 2018, arXiv 1803.01498).
 
     Args:
-        updates: n of float32 (parameters,). trim: below one half.
+        updates: n of float32 (parameters,). trim: below one half. asked: hospitals that were, of whom fewer may
+            have sent: as many are left out as of all, since it may be the poisoned ones that did send.
 
     Returns:
         float32 (parameters,). With all but one left out, or two of an even number, it is the median.
+
+    Raises:
+        ValueError: none is left.
     """
-    cut = int(trim * len(updates) + 1e-9)
+    cut = int(trim * max(asked, len(updates)) + 1e-9)
+    if len(updates) <= 2 * cut:
+        raise ValueError(f"{len(updates)} updates, of which {cut} are left out at each end")
     found = np.empty_like(updates[0])
     for start in range(0, len(found), AT_ONCE):
         part = np.sort([update[start : start + AT_ONCE] for update in updates], axis=0)

@@ -11,7 +11,7 @@ from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lightning_fed.federation.aggregator import Shard, ShardsLostError
-from lightning_fed.federation.remote import LostError, fetch
+from lightning_fed.federation.remote import LostError, fetch, put
 from lightning_fed.secagg.masks import Mask, Words
 from lightning_fed.secagg.shard import slices
 
@@ -76,7 +76,7 @@ class ActorShards:
 
     def open(self, masks: Sequence[Mask]) -> Words:
         """Take the masks away, all shards at the same time."""
-        reference = ray.put(masks)
+        reference = put(masks)
 
         def opened() -> list[Words]:
             if list(self._sent) != self._told:

@@ -32,7 +32,9 @@ def write_whole(path: Path, content: Any) -> None:
     torch.save(content, memory)
     saved = memory.getbuffer()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sync_folder(path.parent.parent)
         part.unlink(missing_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(saved)
@@ -103,10 +105,12 @@ class RoundFiles:
 class HospitalStates(RoundFiles):
     """One hospital's own state, `hospitals/ID/state-00007.pt`; it never passes through the driver.
 
-    One more is kept than of the driver's checkpoints: a hospital may be a round ahead of them.
+    More are kept than of the driver's checkpoints. A hospital may be a round ahead of them, and one that was late
+    may have trained two rounds, that in which it was given up and that which was sent ahead, which no checkpoint
+    knows of until the next.
     """
 
-    kept = RoundFiles.kept + 1
+    kept = RoundFiles.kept + 3
 
     def __init__(self, output: Path, hospital: int) -> None:
         super().__init__(output / "hospitals" / str(hospital), "state")

@@ -15,6 +15,7 @@ import torch
 
 from lightning_fed.errors import InputError
 from lightning_fed.models.classifier import Classifier
+from lightning_fed.paths import sync_folder
 
 NO_START = "model.start: {path} does not start this network ({reason}); name a model.ckpt of the same model"
 
@@ -99,7 +100,11 @@ def save_model(classifier: Classifier, path: Path) -> None:
     memory = io.BytesIO()
     torch.save(content, memory)  # to a file, it tells of a full disk by no error of the system's
     try:
-        part.write_bytes(memory.getbuffer())
+        with part.open("wb") as file:
+            file.write(memory.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
+        sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)

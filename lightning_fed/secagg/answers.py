@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from lightning_fed.secagg.errors import ProtocolError
+from lightning_fed.secagg.keys import sync_folder
+
+LINE = re.compile(r"(\d+) ?(#[0-9a-f]*)?")
+CHECK_DIGITS = 8
+
+
+def _check(round: int) -> str:
+    """By which a round whose digits were flipped on disk is told."""
+    return "#" + hashlib.sha256(f"round {round}".encode()).hexdigest()[:CHECK_DIGITS]
 
 
 class AnsweredRounds:
@@ -27,24 +38,21 @@ class AnsweredRounds:
         elif path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-            self._sync_folder(path.parent)
-
-    @staticmethod
-    def _sync_folder(folder: Path) -> None:
-        """Make a new file survive a power loss; this room stands alone, so it is written here too."""
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            sync_folder(path.parent)
 
     @staticmethod
     def _read(path: Path) -> set[int]:
-        lines = path.read_text(errors="replace").splitlines()
-        try:
-            return {int(line) for line in lines if line.strip()}
-        except ValueError as error:
-            raise ValueError("not a list of rounds") from error
+        """A line that was cut off counts as far as it goes: to refuse a round too many loses that round alone."""
+        found = set()
+        for line in filter(str.strip, path.read_text(errors="replace").splitlines()):
+            parts = LINE.fullmatch(line)
+            if parts is None:
+                raise ValueError("not a list of rounds")
+            round = int(parts[1])
+            if not _check(round).startswith(parts[2] or ""):
+                raise ValueError(f"the line of round {round} was changed")
+            found.add(round)
+        return found
 
     def __contains__(self, round: int) -> bool:
         return round in self._rounds
@@ -67,7 +75,9 @@ class AnsweredRounds:
         if self.path is not None:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(descriptor, "w") as file:
-                file.write(f"\n{round}\n")  # the leading line end keeps apart from a line that was cut off
+                file.write(
+                    f"\n{round} {_check(round)}\n"
+                )  # the leading line end keeps apart from a line that was cut off
                 file.flush()
                 os.fsync(file.fileno())
         self._rounds.add(round)

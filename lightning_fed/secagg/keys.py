@@ -74,6 +74,15 @@ def unseal(secret: bytes, salt: bytes, info: bytes, sealed: bytes) -> bytes:
         raise ProtocolError("a sealed message is damaged or was meant for something else") from error
 
 
+def sync_folder(folder: Path) -> None:
+    """Make a new file survive a power loss; this room stands alone, so it is written here too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Identity:
     """A hospital's Ed25519 signing key (RFC 8032), which outlives sessions.
 
@@ -91,11 +100,14 @@ class Identity:
         return self._key.sign(statement)
 
     def save(self, path: Path) -> None:
-        """Write the secret to a new file that only its owner can read."""
+        """Write the secret to a new file that only its owner can read; when this returns, it is on disk."""
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(self._secret)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
 
     @staticmethod
     def load(path: Path) -> Identity:

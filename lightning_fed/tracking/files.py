@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ from typing import Any
 import yaml
 
 from lightning_fed.errors import FederationError, InputError
-from lightning_fed.paths import DISK_IS_FULL, hold
+from lightning_fed.paths import DISK_IS_FULL, hold, sync_folder
 from lightning_fed.tracking.records import Result, RoundRecord
 
+CHECK = "check"
+"""The key of a line of `rounds.jsonl` that is no part of its record."""
 OWN_NAMES = ("experiment.yaml", "rounds.jsonl", "summary.json", "checkpoints", "hospitals", "model.ckpt")
 
 
@@ -103,7 +106,7 @@ class RunFolder:
             InputError: one of them is missing.
         """
         kept = self.refuse_missing(before)
-        write_text_whole(self.rounds, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text_whole(self.rounds, "".join(map(_line, kept)))
 
     def refuse_missing(self, before: int) -> list[dict[str, Any]]:
         """The whole records of rounds before `before`.
@@ -122,9 +125,14 @@ class RunFolder:
         return kept
 
     def add_round(self, record: RoundRecord) -> None:
-        """Append one line."""
+        """Append one line; when this returns, it is on disk: the next round's checkpoint asks for it."""
+        new = not self.rounds.exists()
         with self.rounds.open("a") as file:
-            file.write(json.dumps(record.as_dict()) + "\n")
+            file.write(_line(record.as_dict()))
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(self.path)
 
     def finish(self, result: Result) -> None:
         """Write the summary."""
@@ -132,24 +140,37 @@ class RunFolder:
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one."""
+    """Write a file that is either the old one or the new one, after a power loss too (fsync, then rename)."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
+        sync_folder(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)  # it may be what fills the disk
         raise
 
 
+def _line(record: dict[str, Any]) -> str:
+    """A record's line of `rounds.jsonl`, whose last key says whether the others are as they were written."""
+    return json.dumps({**record, CHECK: _check(record)}) + "\n"
+
+
+def _check(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+
+
 def read_rounds(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a `rounds.jsonl`, in order; a torn last line, as a killed run leaves it, is dropped.
 
     Raises:
-        InputError: another line is damaged.
+        InputError: another line is damaged, or a number in one is not what was written.
     """
     if not path.exists():
         return []
@@ -165,5 +186,8 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
             raise InputError(
                 f"{path}, line {number}: not a round's record; put it back as the run wrote it"
             ) from error
+        check = record.pop(CHECK, None)
+        if check is not None and check != _check(record):
+            raise InputError(f"{path}, line {number}: it was changed; put it back as the run wrote it")
         records.append(record)
     return records

@@ -167,6 +167,18 @@ def test_who_misses_the_set_up_is_out_for_all_of_its_rounds(tmp_path: Path) -> N
     assert lost == [[(4, "before_keys")]] * 2
 
 
+def test_who_lost_the_keys_of_a_set_up_is_back_before_its_end_where_too_few_are_left(tmp_path: Path) -> None:
+    """Three of five processes come back without keys: two could open no sum for the rest of the block."""
+    experiment = under(SMALL, "secagg_plus", rounds_per_setup=5)
+    driver = open_driver(replace(experiment, federation=replace(SMALL.federation, rounds=5)), tmp_path)
+    driver.on_close = lambda trained: driver.aggregation.absent([2, 3, 4]) if trained.round == 2 else None
+    told = [(record.trained.failed is None, record.trained.counted) for record in driver.rounds()]
+    everybody = (0, 1, 2, 3, 4)
+    assert told[:2] == [(True, everybody)] * 2
+    assert not told[2][0], "the keys of the block's session are those of two alone"
+    assert told[3:] == [(True, everybody)] * 2
+
+
 @pytest.mark.parametrize("protocol", ["secagg_plus", "additive", "plain"])
 def test_a_resumed_run_with_dropouts_ends_in_the_same_weights(tmp_path: Path, protocol: str) -> None:
     experiment = replace(

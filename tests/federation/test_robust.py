@@ -174,3 +174,11 @@ def test_a_defence_that_cannot_work_is_refused(changes: dict[str, Any], told: st
 def test_weights_of_hospitals_do_not_go_with_a_median() -> None:
     with pytest.raises(InputError, match=r"^federation\.weights: aggregator 'median' counts hospitals alike"):
         Federation(hospitals=2, weights=[1, 2], aggregator="median")
+
+
+def test_as_many_are_trimmed_when_fewer_send() -> None:
+    """The poisoned one may be among those that did: of four of five it is left out too."""
+    updates = [np.full(3, value, dtype=np.float32) for value in (1.0, 2.0, 3.0, 1e6)]
+    assert trimmed_mean(updates, 0.2, asked=5) == pytest.approx(2.5)
+    with pytest.raises(ValueError, match="2 updates, of which 1 are left out at each end"):
+        trimmed_mean(updates[:2], 0.2, asked=5)

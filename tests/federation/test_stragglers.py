@@ -62,6 +62,17 @@ def test_the_round_closes_with_the_first_enough_or_at_its_limit() -> None:
     assert timetable(SMALL, roster, 1, [0, 1, 2]) is None
 
 
+def test_a_simulated_clock_limits_no_real_wait() -> None:
+    """A limit in simulated seconds may be less than anything takes by the real clock."""
+    settings = slow(hospitals=3)
+    hasty = replace(settings, federation=replace(settings.federation, round_timeout=1e-3, rounds=2))
+    assert hasty.real_timeout is None
+    assert replace(hasty, faults=Faults()).real_timeout == 1e-3
+    patient = replace(settings, federation=replace(settings.federation, round_timeout=1e6, rounds=2))
+    records = list(make_driver(patient).rounds())
+    assert all(record.released is not None and not record.trained.late for record in records)
+
+
 def test_a_late_hospital_trains_but_is_not_in_the_mean() -> None:
     settings = slow(hospitals=3, participation=2 / 3, over_selection=1.5)
     driver = make_driver(settings)

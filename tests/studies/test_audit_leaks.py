@@ -13,6 +13,7 @@ from lightning_fed.arguments import read_experiment
 from lightning_fed.audit.leaks import UNKNOWN, Leak, leaks_in
 from lightning_fed.cli import main
 from lightning_fed.studies.audit_leaks import BARE, CLASSES, OWN, SEEN, SIZE, TIMING, leaks_of
+from lightning_fed.tracking.files import read_rounds
 from tests.studies.test_audit import words
 
 
@@ -61,7 +62,7 @@ def test_every_number_of_a_private_run_is_public_covered_or_told(kept: Path) -> 
 def test_a_planted_number_is_told(kept: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(kept, run)
-    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    lines = read_rounds(run / "rounds.jsonl")
     lines[1]["gradient_norm"] = 0.25
     (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert Leak("rounds.jsonl", "[].gradient_norm", 1, UNKNOWN) in found(run)

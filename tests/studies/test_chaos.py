@@ -195,7 +195,7 @@ def test_one_noise_for_all_hospitals_is_noticed(
 @one
 def test_a_number_without_a_tag_is_noticed(run: tuple[Experiment, Path]) -> None:
     experiment, output = run
-    lines = [json.loads(line) for line in (output / "rounds.jsonl").read_text().splitlines()]
+    lines = read_rounds(output / "rounds.jsonl")
     lines[1]["loss"] = 0.5
     (output / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(BrokenError, match=r"promise 7: round 2 has \['loss'\]"):

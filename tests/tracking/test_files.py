@@ -2,7 +2,6 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -117,6 +116,35 @@ def test_a_write_leaves_the_new_text_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_number_that_was_changed_is_refused_by_its_line(folder: RunFolder) -> None:
+    text = folder.rounds.read_text()
+    records = read_rounds(folder.rounds)
+    folder.rounds.write_text(text.replace('"round": 2', '"round": 6', 1))
+    with pytest.raises(
+        InputError, match=r"rounds\.jsonl, line 2: it was changed; put it back as the run wrote it"
+    ):
+        read_rounds(folder.rounds)
+    folder.rounds.write_text(text)
+    assert read_rounds(folder.rounds) == records
+
+
+def test_records_and_whole_files_are_on_disk_when_a_call_returns(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next round's checkpoint is synced and asks for the record of the round before."""
+    synced = []
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    monkeypatch.setattr(os, "fsync", note)
+    for number in (1, 2):
+        folder.add_round(record(number))
+    folder.finish(result())
+    name = folder.path.name
+    assert synced == ["rounds.jsonl", "rounds.jsonl", "summary.json.part", name]
+
+
 def test_a_folder_is_held_by_one_process_at_a_time(folder: RunFolder) -> None:
     refused = pytest.raises(InputError, match=r"another process works on .*; end that one first")
     with folder.held(), refused, folder.held():
@@ -126,11 +154,10 @@ def test_a_folder_is_held_by_one_process_at_a_time(folder: RunFolder) -> None:
 
 
 def test_a_disk_that_is_full_at_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, *arguments: Any, **options: Any) -> int:
-        self.touch()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
         FederationError, match=r"\(No space left on device\); make room for it; nothing was written yet"
     ):
