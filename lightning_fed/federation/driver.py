@@ -80,6 +80,7 @@ class Driver:
         checkpoints: where rounds are kept, or None.
         on_fit: called with each hospital's report as it comes in.
         on_close: called with each round when its checkpoint is in place.
+        on_loss: called with which hospitals are lost, and why.
     """
 
     def __init__(
@@ -92,9 +93,10 @@ class Driver:
         checkpoints: Checkpoints | None = None,
         on_fit: Callable[[FitReport], None] = lambda report: None,
         on_close: Callable[[TrainedRound], None] = lambda trained: None,
+        on_loss: Callable[[str], None] = lambda told: None,
     ) -> None:
         self.experiment, self.data, self.roster, self.crew = experiment, data, roster, crew
-        self.checkpoints, self.on_fit, self.on_close = checkpoints, on_fit, on_close
+        self.checkpoints, self.on_fit, self.on_close, self.on_loss = checkpoints, on_fit, on_close, on_loss
         patience = experiment.ray.startup_timeout
         self.dispatcher = Dispatcher(crew, self._revive, self._left, self._returned, patience)
         self._reach = Reach(experiment, roster, self.dispatcher)
@@ -147,7 +149,10 @@ class Driver:
         return self.crew.revive(site, rounds)
 
     def _left(self, site: int) -> None:
-        self.aggregation.absent(self._hospitals_of(site))
+        hospitals = self._hospitals_of(site)
+        named = f"hospital{'s' * (len(hospitals) > 1)} {', '.join(map(str, hospitals))}"
+        self.on_loss(f"{named}: {self.dispatcher.gone[site]}; called back where there is room")
+        self.aggregation.absent(hospitals)
 
     def _returned(self, site: int) -> None:
         self._back.update(self._hospitals_of(site))

@@ -307,7 +307,7 @@ def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: Wandb
     done = driver.done.round if driver.done else 0
     folder.keep_rounds(before=done)
     with RunConsole(federation.rounds, federation.cohort_size, done + 1) as console:
-        driver.on_fit = console.fitted
+        driver.on_fit, driver.on_loss = console.fitted, console.lost
         for record in driver.rounds():
             folder.add_round(record)
             tracker.log_round(record)

@@ -71,6 +71,10 @@ class RunConsole:
         completed = (report.round - 1) * self.per_round + self._fitted
         self.progress.update(self._task, completed=completed, round=report.round, fitted=self._fitted)
 
+    def lost(self, told: str) -> None:
+        """Hospitals are lost."""
+        self.console.print(f"lost: {told}", soft_wrap=True, markup=False)
+
     def round_done(self, record: RoundRecord) -> None:
         """A round is evaluated."""
         if record.released is not None:

@@ -162,3 +162,11 @@ def test_a_hospital_ahead_of_the_driver_still_has_the_state_of_the_older_checkpo
     states.save(6, {"round": 6})
     oldest = checkpoints.rounds()[0]
     assert states.load(oldest) == {"round": oldest}
+
+
+def test_a_hospital_that_was_late_keeps_the_state_that_the_last_checkpoints_ask_for(tmp_path: Path) -> None:
+    """Given up in round 3, with round 4 sent ahead: until then the driver's checkpoints name round 2."""
+    states = HospitalStates(tmp_path, 7)
+    for round in range(1, 6):
+        states.save(round, {"optimizer": {}})
+    assert states.load(2) == {"optimizer": {}}

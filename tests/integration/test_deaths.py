@@ -111,6 +111,29 @@ def test_a_hospital_that_dies_comes_back_from_its_own_state_and_nothing_differs(
             assert len(ledger_lines(tmp_path / "run", hospital)) == len(ledger_lines(tmp_path / "alone", hospital))
 
 
+def test_work_that_ends_in_an_error_is_done_again_by_a_new_process(tmp_path: Path) -> None:
+    """As on a card without memory: the hospital's own state is what it comes back from."""
+    experiment = settings("plain", "record")
+    expected = alone(experiment, tmp_path / "alone")
+    driver, lost = driver_of(experiment, tmp_path / "run"), list[str]()
+    driver.on_loss = lost.append
+    crew: Any = driver.crew
+    start, done = crew.start, list[int]()
+
+    def failing_start(site: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
+        if method == "fit" and arguments[:2] == (VICTIM, 3) and not done:
+            done.append(site)
+            arguments = (VICTIM, 3, crew.put(np.zeros(3, dtype=np.float32)), *arguments[3:])
+        return start(site, method, arguments, apart)
+
+    crew.start = failing_start
+    with closing(driver.crew):
+        assert [record.trained.counted for record in driver.rounds()] == [(0, 1, 2, 3)] * 4
+    assert np.array_equal(driver.model.weights, expected.model.weights)
+    (told,) = lost
+    assert "work failed (ValueError: a vector of (3,) does not fit" in told
+
+
 def test_a_hospital_whose_state_is_damaged_does_not_come_back(tmp_path: Path) -> None:
     driver = driver_of(settings("plain"), tmp_path)
 
