@@ -40,8 +40,8 @@ BY_SIZE = (
     "The noise on its mean gradient is the multiplier over its nominal batch, the sampling rate times its images."
 )
 TUNED = (
-    "if these settings are the best of {runs} runs on the same images, each within this budget, their number drawn "
-    "at random with that mean, and only the best was told (Papernot & Steinke 2022)"
+    "if these settings are the best of {runs} runs on the same images, each within this budget, their number "
+    "drawn at random with that mean, and only the best was told (Papernot & Steinke 2022)"
 )
 CONTINUOUS = "a continuous Gaussian of that variance, PLD (what the accounting costs, no bound)"
 BY_SUM = "All images are sampled at one rate and share one noise: a hospital's size does not change what it pays."
