@@ -704,7 +704,7 @@ def test_the_note_is_on_disk_before_the_answer_is_even_made(
     monkeypatch.setattr(client_module, "Answer", lambda **fields: (events.append("answered"), answer(**fields))[1])
     parties.clients[VICTIM].unmask(request)
     assert events == ["synced", "answered"]
-    assert (tmp_path / str(VICTIM) / "answered.txt").read_text().split() == ["1"]
+    assert (tmp_path / str(VICTIM) / "answered.txt").read_text().split()[0] == "1"
 
 
 def test_a_refused_request_leaves_no_note(parties: Parties, unmasking: UnmaskStage) -> None:

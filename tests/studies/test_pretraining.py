@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -169,16 +170,15 @@ def test_two_runs_that_pretrain_at_the_same_time_both_end_well(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others: list[np.ndarray] = []
-    write = Path.write_bytes
+    sync = os.fsync
 
-    def write_slowly(path: Path, content: bytes) -> int:
-        write(path, content[:50])  # a part of it is written when another run comes
-        if not others:
+    def sync_slowly(descriptor: int) -> None:
+        if not others:  # the file is not in its place yet when another run comes
             others.append(np.empty(0))
             others.append(pretrained())
-        return write(path, content)
+        sync(descriptor)
 
-    monkeypatch.setattr(Path, "write_bytes", write_slowly)
+    monkeypatch.setattr(os, "fsync", sync_slowly)
     first = pretrained()
     assert np.array_equal(first, others[1])
     assert [path.name for path in cache.iterdir()] == [path_of(SMALL).name]
