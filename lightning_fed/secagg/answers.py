@@ -75,9 +75,8 @@ class AnsweredRounds:
         if self.path is not None:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(descriptor, "w") as file:
-                file.write(
-                    f"\n{round} {_check(round)}\n"
-                )  # the leading line end keeps apart from a line that was cut off
+                # The leading line end keeps apart from a line that was cut off.
+                file.write(f"\n{round} {_check(round)}\n")
                 file.flush()
                 os.fsync(file.fileno())
         self._rounds.add(round)

@@ -165,7 +165,7 @@ def audit_by_images(prepared: Prepared, budget: Budget) -> EpsilonAudit:
 def _claim(prepared: Prepared, rounds: int, adversary: str) -> EpsilonAudit:
     """The audit of an experiment, of which nothing is found yet."""
     experiment = prepared.experiment
-    spent = max(epsilon_after(dose, whole_run(experiment, dose, rounds)) for dose in prepared.roster.doses or ())
+    spent = epsilon_of_run(experiment, prepared.roster.doses or ())
     return EpsilonAudit(
         experiment.privacy.mechanism,
         min(spent, experiment.privacy.epsilon or math.inf),
@@ -174,6 +174,12 @@ def _claim(prepared: Prepared, rounds: int, adversary: str) -> EpsilonAudit:
         rounds,
         reproducible=experiment.privacy.reproducible,
     )
+
+
+def epsilon_of_run(experiment: Experiment, doses: Sequence[Dose]) -> float:
+    """Of the worst hospital, all rounds together."""
+    rounds = most_rounds(experiment)
+    return max(epsilon_after(dose, whole_run(experiment, dose, rounds)) for dose in doses)
 
 
 def whole_run(experiment: Experiment, dose: Dose, rounds: int) -> int:

@@ -26,13 +26,12 @@ from lightning_fed.audit.membership import ATTACKS, Coins, Federations, Reals, c
 from lightning_fed.data.images import Indices, Labels
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
-from lightning_fed.federation.protection import doses_of, epsilon_after
+from lightning_fed.federation.protection import doses_of
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.side_by_side import side_by_side
 from lightning_fed.models.vector import load_vector, vector_size
-from lightning_fed.privacy.doses import most_rounds
 from lightning_fed.seeds import derive, stream
-from lightning_fed.studies.audit_epsilon import whole_run
+from lightning_fed.studies.audit_epsilon import epsilon_of_run
 from lightning_fed.studies.audit_view import open_federation, quiet
 from lightning_fed.studies.single import Prepared, prepare
 from lightning_fed.tracking.audits import Interval, MembershipAudited, MembershipFound
@@ -206,12 +205,12 @@ def audit_membership(
         kept.rmdir()  # unless another audit keeps its own there
     oddest, chance = candidates.oddest(prepared.data.train.labels)
     guaranteed = experiment.privacy.guarantees
-    doses, rounds = half.roster.doses or (), most_rounds(experiment)
+    doses = half.roster.doses or ()
     return MembershipAudited(
         experiment.privacy.mechanism,
         experiment.model.name,
         doses[0].unit if guaranteed else None,
-        max(epsilon_after(dose, whole_run(experiment, dose, rounds)) for dose in doses) if guaranteed else None,
+        epsilon_of_run(experiment, doses) if guaranteed else None,
         budget.federations,
         experiment.federation.rounds,
         float(np.mean([one.accuracy for one in seen])),
