@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
-from lightning_fed import __version__
+from lightning_fed import __version__, interrupts
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.paths import DISK_IS_FULL
@@ -45,10 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)  # of a scheduler or of `timeout`: as Ctrl-C
     try:
-        return _dispatch(words)
+        with interrupts.heard(), interrupts.taken_as_such():
+            return _dispatch(words)
     except (InputError, FederationError) as error:
         if debug:
             raise
@@ -62,10 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lightning-fed: stopped", file=sys.stderr)
         return 130
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _dispatch(words: list[str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning_fed import interrupts
 from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment, may_change
@@ -48,7 +49,8 @@ def run_command(words: Sequence[str]) -> int:
         return 0
     experiment = resolve(experiment)
     try:
-        run_experiment(experiment, resume=switches.resume is not None)
+        with interrupts.taken_as_such():
+            run_experiment(experiment, resume=switches.resume is not None)
     except KeyboardInterrupt:
         print(f"lightning-fed: stopped; {resume_hint(Path(str(experiment.output)))}", file=sys.stderr)
         return 130

@@ -26,6 +26,7 @@ from lightning_fed.federation.roster import Roster, make_roster
 from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.state import HospitalStates
 from lightning_fed.federation.strategy import GlobalModel
+from lightning_fed.interrupts import stop_if_asked
 from lightning_fed.models.classifier import Classifier
 from lightning_fed.models.distillation import Distilling
 from lightning_fed.models.export import load_weights, save_model
@@ -312,6 +313,7 @@ def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: Wandb
             folder.add_round(record)
             tracker.log_round(record)
             console.round_done(record)
+            stop_if_asked()
 
 
 def _write(prepared: Prepared, driver: Driver, folder: RunFolder, result: Result) -> None:
