@@ -615,11 +615,14 @@ class Evaluation:
         split: `validation`, or `test` to read the test split every round as the paper does.
         every: rounds from one measurement to the next; the last round is measured in any case.
         batch_size: images in one evaluation step and in one shard of the work.
+        diagnostics: hospitals tell loss, clipping, time and accuracy on their own images, exact functions of
+            private images that no guarantee covers; false: nothing leaves a hospital beside its update.
     """
 
     split: Literal["validation", "test"] = "validation"
     every: int = 1
     batch_size: int = 256
+    diagnostics: bool = True
 
     def __post_init__(self) -> None:
         literals("evaluation", self)
@@ -894,6 +897,12 @@ class Experiment:
         """Seconds that a round's work may take by this machine's clock; None where a simulated one counts."""
         simulated = self.faults.stragglers.seconds_per_image is not None
         return None if simulated else self.federation.round_timeout
+
+    @property
+    def closes_by_the_clock(self) -> bool:
+        """Whether how long hospitals really train decides whose updates a round counts."""
+        simulated = self.faults.stragglers.seconds_per_image is not None
+        return not simulated and (self.federation.round_timeout is not None or self.federation.over_selection > 1)
 
     @property
     def fingerprint(self) -> str:

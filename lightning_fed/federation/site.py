@@ -123,7 +123,8 @@ class Site:
         report = replace(
             report, saturated=parcel.saturated, protect_seconds=parcel.seconds, upload_bytes=parcel.bytes
         )
-        return report, *parcel.parts
+        told = report if self.experiment.evaluation.diagnostics else report.without_diagnostics()
+        return told, *parcel.parts
 
     def each(self, method: str, hospitals: Sequence[int], *arguments: Any) -> dict[int, Any]:
         """What a method gives for each of some hospitals; each has its share of the arguments, in their order."""
@@ -147,9 +148,9 @@ class Site:
         return add_up(shares, len(shares[0]))
 
     def score_hospital(self, hospital: int, weights: Vector) -> HospitalScore | None:
-        """The global model on one hospital's held-out images; None where it holds none out."""
+        """The global model on one hospital's held-out images; None where it holds none out, or does not tell."""
         held_out = self.hospitals[hospital].images.held_out()
-        if len(held_out) == 0:
+        if len(held_out) == 0 or not self.experiment.evaluation.diagnostics:
             return None
         begun = time.perf_counter()
         scores = score(self._probabilities(weights, held_out.images), torch.from_numpy(held_out.labels))

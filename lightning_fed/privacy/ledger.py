@@ -77,6 +77,7 @@ class Ledger:
         self.releases: list[Release] = []
         self.checks = [""]
         self._size = self._cut_off = 0
+        self._kept = False
         if path is not None and path.exists():
             self._read(path)
 
@@ -108,6 +109,7 @@ class Ledger:
         """
         same = [charge for charge in self.charges if (charge.round, charge.inputs) == (round, inputs)]
         if same and not anew:
+            self._keep()
             return same[-1]
         if not self.affords_a_round:
             raise BudgetSpentError(f"hospital {self.hospital} has spent its privacy budget")
@@ -177,6 +179,19 @@ class Ledger:
                 raise FederationError(f"{self.path}: cannot be written ({error.strerror})") from error
         self.checks.append(check)
         self._size += len(line.encode())
+
+    def _keep(self) -> None:
+        """Wait until what was found is on disk: whoever wrote it may have died before it had waited."""
+        if self._kept or self.path is None:
+            return
+        try:
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+            for folder in self.path.parents[:3]:
+                sync_folder(folder)
+        except OSError as error:
+            raise FederationError(f"{self.path}: cannot be written ({error.strerror})") from error
+        self._kept = True
 
     def _sealed(self, content: dict[str, Any]) -> tuple[str, str]:
         """A line with its check, which covers the line before."""

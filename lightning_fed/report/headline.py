@@ -97,7 +97,8 @@ def _aggregation(secagg: SecAggSummary) -> dict[str, str]:
     if secagg.ring_bits is not None:
         told["ring"] = f"{secagg.ring_bits} bits"
         told["aggregation work"] = duration(secagg.seconds)
-        told["coordinates clipped"] = f"{secagg.saturated:,}"
+        if secagg.saturated is not None:
+            told["coordinates clipped"] = f"{secagg.saturated:,}"
     if secagg.warning:
         told["warning"] = secagg.warning
     return told

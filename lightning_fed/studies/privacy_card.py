@@ -55,7 +55,6 @@ def privacy_card(
         return max(epsilon(*pair, **options) for pair in pairs)
 
     by_images = unit == "image"
-    tuned = by_images and privacy.tuning_runs > 1
     return PrivacySummary(
         mechanism=privacy.mechanism,
         unit=unit,
@@ -64,7 +63,7 @@ def privacy_card(
         delta=privacy.delta,
         epsilon_replace_one=worst(epsilon_if_replaced),
         epsilon_by_hospital=tuple(curve),
-        accountant=accountant_of(doses[0], privacy.accountant),
+        accountant=accountant_of(*max(pairs, key=lambda pair: epsilon_of(*pair)), privacy.accountant),
         reproducible=privacy.reproducible,
         sample_rate_by_hospital=tuple(dose.rate for dose in doses),
         steps_by_hospital=tuple(spent),
@@ -77,7 +76,7 @@ def privacy_card(
         strict_delta=strict,
         epsilon_strict_delta=worst(epsilon_of, delta=strict),
         tuning_runs=privacy.tuning_runs,
-        epsilon_tuned=worst(epsilon_of_best, runs=privacy.tuning_runs) if tuned else None,
+        epsilon_tuned=worst(epsilon_of_best, runs=privacy.tuning_runs) if privacy.tuning_runs > 1 else None,
         budget=privacy.epsilon,
         max_grad_norm=privacy.max_grad_norm,
         starts_from=experiment.model.start,
@@ -86,13 +85,16 @@ def privacy_card(
     )
 
 
-def accountant_of(dose: Dose, accountant: str) -> str:
-    """The accountant that enforced, in words."""
+def accountant_of(dose: Dose, steps: int, accountant: str) -> str:
+    """The accountant that enforced, in words; where it could not answer, the one that did in its place."""
+    from lightning_fed.privacy.accounting import PoissonGaussian, answers
+
     if dose.unit == "hospital":
         return "exact Gaussian"
-    if dose.joint is not None and dose.joint.distribution == "skellam":
-        return "rdp, Skellam"
-    return accountant
+    if dose.joint is not None:
+        return "rdp, Skellam" if dose.joint.distribution == "skellam" else accountant
+    answered = answers(PoissonGaussian(dose.rate, dose.noise_multiplier, steps), dose.delta)
+    return accountant if answered == "prv" else f"{answered} in place of {accountant}"
 
 
 def _of_joint_noise(

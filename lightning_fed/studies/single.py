@@ -204,6 +204,8 @@ def _warnings(asked: Experiment, experiment: Experiment) -> Iterator[str]:
     if asked.faults.poison.hospitals:
         named = ", ".join(map(str, asked.faults.poison.hospitals))
         yield f"faults.poison: what hospitals {named} send is poisoned ({asked.faults.poison.kind})"
+    if asked.privacy.guarantees and asked.closes_by_the_clock:
+        yield "who is counted in a round depends on how long hospitals train, which the guarantee does not cover"
     if asked.privacy.epsilon is not None and not asked.privacy.guarantees:
         yield "privacy.epsilon is not used: nothing adds noise"
 

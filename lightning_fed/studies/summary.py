@@ -80,7 +80,8 @@ def summarise_secagg(
         fit["upload_bytes"] for line in lines for fit in line["diagnostic"]["fits"] if "upload_bytes" in fit
     ]
     stages = [lost["stage"] for line in lines for lost in line["aggregation"]["dropped"]]
-    saturated = [fit["saturated"] for line in lines for fit in line["diagnostic"]["fits"]]
+    fits = [fit["saturated"] for line in lines for fit in line["diagnostic"]["fits"]]
+    saturated = sum(fits) if experiment.evaluation.diagnostics else None
     plain, masked = (experiment.secagg.protocol == name for name in ("plain", "secagg_plus"))
     agreed = experiment.secagg.parameters(experiment.federation) if masked else None
     return SecAggSummary(
@@ -94,8 +95,8 @@ def summarise_secagg(
         seconds=sum(line["seconds"][kind] for line in lines for kind in ("setup", "protect", "aggregate")),
         dropped_by_stage=dict(Counter(stages)),
         failed_rounds=sum(line["aggregation"]["failed"] is not None for line in lines),
-        saturated=sum(saturated),
-        saturated_share=sum(saturated) / max(parameters * len(saturated), 1),
+        saturated=saturated,
+        saturated_share=None if saturated is None else saturated / max(parameters * len(fits), 1),
         ring_bits=None if plain else ring_of(experiment, dose).ring_bits,
         warning=unsafe_choice(experiment),
     )

@@ -159,6 +159,14 @@ def _aggregation_line(secagg: SecAggSummary) -> str:
         + (f" ({stages})" if stages else "")
         + (f", rounds without a new model: {secagg.failed_rounds}" if secagg.failed_rounds else "")
         + f"; {secagg.upload_bytes_per_hospital / 1e6:.2f} MB sent by a hospital in a round, "
-        f"{secagg.seconds:.1f} s of keys, masks and sums; {secagg.saturated:,} coordinates clipped"
-        + (f" ({100 * secagg.saturated_share:.2g} %: raise secagg.clip)" if secagg.saturated_share > 0.01 else "")
+        f"{secagg.seconds:.1f} s of keys, masks and sums{_clipped(secagg)}"
     )
+
+
+def _clipped(secagg: SecAggSummary) -> str:
+    """Such as `; 12 coordinates clipped`."""
+    if secagg.saturated is None or secagg.saturated_share is None:
+        return ""
+    told = f"; {secagg.saturated:,} coordinates clipped"
+    share = secagg.saturated_share
+    return told + (f" ({100 * share:.2g} %: raise secagg.clip)" if share > 0.01 else "")

@@ -7,7 +7,7 @@ under `diagnostic` (taken from hospitals' private images: a simulator may look, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -35,7 +35,8 @@ class FitReport:
     Args:
         hospital, round: whose and when. images: it trained on. steps: optimizer steps.
         loss: mean training loss in nats. seconds: from weights received to update ready.
-        saturated: coordinates clipped for secure aggregation. protect_seconds: of quantising and masking.
+        saturated: coordinates clipped for secure aggregation. These three are None without diagnostics.
+        protect_seconds: of quantising and masking.
         spending: of its privacy budget; None without a mechanism. upload_bytes: of its update, where they are not
             the same for all.
     """
@@ -44,12 +45,17 @@ class FitReport:
     round: int
     images: int
     steps: int
-    loss: float
-    seconds: float
-    saturated: int = 0
+    loss: float | None
+    seconds: float | None
+    saturated: int | None = 0
     protect_seconds: float = 0.0
     spending: Spending | None = None
     upload_bytes: int | None = None
+
+    def without_diagnostics(self) -> FitReport:
+        """What is left where `evaluation.diagnostics` is false."""
+        spending = Spending(self.spending.steps) if self.spending else None
+        return replace(self, loss=None, seconds=None, saturated=None, spending=spending)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> FitReport:
@@ -165,9 +171,9 @@ class RoundRecord:
     @property
     def train_loss(self) -> float | None:
         """Mean training loss over the images of those that trained, in nats; diagnostic."""
-        reports = self.trained.reports
-        images = sum(report.images for report in reports)
-        return sum(report.loss * report.images for report in reports) / images if images else None
+        told = [(report.loss, report.images) for report in self.trained.reports if report.loss is not None]
+        images = sum(share for _, share in told)
+        return sum(loss * share for loss, share in told) / images if images else None
 
     def _epsilon(self) -> dict[str, Any]:
         """The privacy that was spent until now; it depends on no image."""
@@ -214,6 +220,7 @@ class RoundRecord:
                         **_looked_at(report.spending),
                     }
                     for report in self.trained.reports
+                    if report.loss is not None
                 ],
                 "hospitals": [
                     {"hospital": score.hospital, "accuracy": score.accuracy, "loss": score.loss}
@@ -360,7 +367,7 @@ class SecAggSummary:
             exchanging keys and of aggregation, and the hospitals' work of quantising and masking, over all rounds.
         dropped_by_stage: the losses by stage. failed_rounds: rounds without a new model.
         saturated: coordinates that were clipped, over all rounds and hospitals; saturated_share: of all that were
-            sent. ring_bits: of the sum.
+            sent; both None where `evaluation.diagnostics` is false. ring_bits: of the sum.
         warning: what is wrong with an unsafe choice that was asked for.
     """
 
@@ -372,8 +379,8 @@ class SecAggSummary:
     seconds: float
     dropped_by_stage: dict[str, int] = field(default_factory=dict)
     failed_rounds: int = 0
-    saturated: int = 0
-    saturated_share: float = 0.0
+    saturated: int | None = 0
+    saturated_share: float | None = 0.0
     ring_bits: int | None = None
     warning: str | None = None
 

@@ -15,5 +15,6 @@ def epsilon_text(epsilon: float) -> str:
 
 
 def delta_text(delta: float) -> str:
-    """Such as `0.00019` or `8.33e-05`."""
-    return f"{delta:.3g}"
+    """Such as `0.00019` or `8.34e-05`: three digits, never below the delta for which epsilon holds."""
+    exact = Decimal(repr(delta))
+    return f"{float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), ROUND_CEILING)):.3g}"

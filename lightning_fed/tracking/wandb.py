@@ -84,7 +84,9 @@ class WandbRun:
             numbers |= {f"released/{name}_by_epsilon": numbers[f"released/{name}"] for name in BY_EPSILON}
         for kind in ("counted", "dropped"):
             numbers[f"secagg/{kind}"] = len(line["aggregation"][kind])
-        self.run.log(numbers | {"diagnostic/hospitals": self._table(record)}, step=record.round)
+        if record.train_loss is not None:
+            numbers["diagnostic/hospitals"] = self._table(record)
+        self.run.log(numbers, step=record.round)
 
     def _table(self, record: RoundRecord) -> Any:
         import wandb

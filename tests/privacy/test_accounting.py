@@ -17,6 +17,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.privacy import accounting
 from lightning_fed.privacy.accounting import (
     PoissonGaussian,
+    answers,
     epsilon,
     epsilon_replace_one,
     gaussian_epsilon,
@@ -61,6 +62,8 @@ def test_prv_lies_on_or_up_to_one_percent_above_pld(mechanism: PoissonGaussian) 
 def test_prv_against_pld_where_hospitals_train(rate: float, delta: float) -> None:
     for mechanism in grid((rate,), (1.0, 4.0), (117, 1000)):
         check_against_pld(mechanism, delta)
+        if epsilon(mechanism, delta) < 40:  # else PLD is held against itself
+            assert answers(mechanism, delta) == "prv"
 
 
 @pytest.mark.slow
@@ -101,6 +104,18 @@ def test_one_step_against_the_definition() -> None:
 
     assert spared(found) <= delta * 1.0001
     assert spared(found * 0.99) > delta
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "who"),
+    [
+        (PoissonGaussian(0.05, 2.0, 1000), "prv"),
+        (PoissonGaussian(1.0, 2.0, 10), "exact Gaussian"),
+        (PoissonGaussian(0.05, 0.5, 10000), "pld"),
+    ],
+)
+def test_who_answered_is_told(mechanism: PoissonGaussian, who: str) -> None:
+    assert answers(mechanism, 1e-5) == who
 
 
 def test_known_run() -> None:

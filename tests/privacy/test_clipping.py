@@ -49,7 +49,7 @@ from tests.privacy.clipping_reference import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # Opacus's own
 
-RELATIVE = 3e-5  # of squared norms and sums; Gram matrices add some on purpose
+RELATIVE = 1e-4
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "DPResNet 2": (lambda: DPResNet(3, 4, 2), (3, 9, 11)),
     "DPResNet 8": (lambda: DPResNet(1, 8, 8), (1, 12, 12)),
@@ -91,7 +91,7 @@ def check(network: nn.Module, rows: Tensor, views: int = 1, with_opacus: bool = 
     found = one_pass(network, rows, most, views)
     assert_equal(found, clip(gradients, most), RELATIVE)
     if with_opacus and views == 1 and len(rows):
-        assert_equal(found, clip(by_opacus(network, rows), most), 1e-4)
+        assert_equal(found, clip(by_opacus(network, rows), most), 2 * RELATIVE)
     return found
 
 
@@ -212,11 +212,48 @@ def test_gram_matrices_that_cancel_never_give_a_norm_too_small() -> None:
         outputs = torch.randn(8, 49, 32)
         outputs -= outputs.mean(1, keepdim=True)
         true = (inputs.double().mT @ outputs.double()).square().sum((1, 2))
-        found = gram_squares(inputs @ inputs.mT, outputs @ outputs.mT).double()
+        found = gram_squares(inputs @ inputs.mT, outputs @ outputs.mT, 64).double()
         bare = ((inputs @ inputs.mT) * (outputs @ outputs.mT)).sum((1, 2)).double()
         worst = max(worst, float(((true - bare) / true).max()))
         assert (found >= true * (1 - 1e-6)).all()
     assert worst > 0.1  # without the bound it would be too small
+
+
+def test_nor_where_the_inner_products_are_long() -> None:
+    """Two positions of 4,096 numbers: with the slack of a short product a norm was up to 1.8 % short."""
+    short = 0
+    for seed in range(100):
+        torch.manual_seed(seed)
+        inputs = 10 + 0.01 * torch.randn(8, 2, 4096)
+        outputs = torch.randn(8, 2, 512)
+        outputs -= outputs.mean(1, keepdim=True)
+        true = (inputs.double().mT @ outputs.double()).square().sum((1, 2))
+        grams = inputs @ inputs.mT, outputs @ outputs.mT
+        assert (gram_squares(*grams, 4096).double() >= true * (1 - 1e-6)).all()
+        short += int((gram_squares(*grams, 1).double() < true * (1 - 1e-6)).sum())
+    assert short > 0
+
+
+def test_no_gradient_of_a_weight_is_made_in_tf32() -> None:
+    seen = []
+    own = convolution.Geometry._backward
+
+    def watched(self: convolution.Geometry, *arguments: Any) -> Any:
+        seen.append((arguments[-1], torch.backends.cudnn.allow_tf32))
+        return own(self, *arguments)
+
+    network = fill(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)))
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        with mock.patch.object(convolution.Geometry, "_backward", watched):
+            one_pass(network, draw(6, 3, 2, 8, 8), 1.0)
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    of_weights = [allowed for (_, weight, _), allowed in seen if weight]
+    assert of_weights
+    assert not any(of_weights)
 
 
 PARTS = ("0", "0.weight", "0.bias", "1", "1.weight", "1.bias", "4", "4.weight", "4.bias")

@@ -105,6 +105,28 @@ def test_the_same_inputs_are_charged_once_also_after_a_restart(tmp_path: Path) -
     assert ledger.spent == 3
 
 
+def test_a_charge_that_was_found_counts_once_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer may have died between the line and the sync."""
+    path = tmp_path / "ledger.jsonl"
+    charge = opened(path).charge(1, "aa")
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(ledger_module.os, "fsync", noted)
+    ledger = opened(path)
+    assert ledger.charge(1, "aa") == charge
+    assert synced[0] == "ledger.jsonl"
+    before = len(synced)
+    assert ledger.charge(1, "aa") == charge
+    assert len(synced) == before
+
+
 @pytest.mark.parametrize(("round", "inputs"), [(1, "ab"), (2, "aa")])
 def test_other_inputs_or_another_round_are_charged(round: int, inputs: str) -> None:
     ledger = opened(None)

@@ -9,6 +9,7 @@ import pytest
 from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
 from lightning_fed.errors import InputError
+from lightning_fed.privacy.accounting import gaussian_epsilon
 from lightning_fed.privacy.dose import Dose, Joint
 from lightning_fed.privacy.joint import grid_bound, noise_multiplier_of_one, sampled_curve
 from lightning_fed.privacy.renyi import ORDERS as WHOLE
@@ -73,6 +74,19 @@ def test_skellam_is_taken_at_its_own_orders() -> None:
         for b, other in zip(WHOLE[:20], curve, strict=False)
     )
     assert epsilon_of_best(dose, STEPS, 1) == pytest.approx(best)
+
+
+def test_updates_of_hospitals_are_tuned_at_the_price_of_their_gaussian() -> None:
+    """The divergence of T releases is a T / 2 s^2 at order a: the published bound by hand."""
+    dose, gamma, runs = Dose("hospital", 1.0, 5.0, 1, None, 6.0, DELTA), _gamma(30), 30
+    curve = {float(order): 10 * float(order) / 2 / 5.0**2 for order in ORDERS}
+    extra = min((1 - 1 / b) * its + math.log(1 / gamma) / b for b, its in curve.items())
+    bounds = [
+        its + extra + math.log(runs) / (a - 1) + math.log1p(-1 / a) - math.log(DELTA * a) / (a - 1)
+        for a, its in curve.items()
+    ]
+    assert epsilon_of_best(dose, 10, runs) == pytest.approx(min(bounds))
+    assert gaussian_epsilon(5.0, 10, DELTA) < epsilon_of_best(dose, 10, 1) < epsilon_of_best(dose, 10, runs)
 
 
 def test_less_than_one_run_is_refused() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_fed.arguments import read_experiment
 from lightning_fed.audit.leaks import UNKNOWN, Leak, leaks_in
@@ -38,6 +39,27 @@ def found(run: Path) -> list[Leak]:
 
 def why(leaks: list[Leak], file: str) -> dict[str, str]:
     return {leak.name: leak.why for leak in leaks if leak.file == file}
+
+
+@pytest.mark.parametrize("protocol", ["plain", "secagg_plus"])
+def test_without_diagnostics_nothing_is_seen_and_the_weights_are_the_same(
+    tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    same = {"privacy__reproducible": True, "secagg__protocol": protocol}
+    told = run_of(tmp_path / "told", "record", **same)
+    silent = run_of(tmp_path / "silent", "record", evaluation__diagnostics=False, **same)
+    assert any(leak.why == SEEN for leak in found(told))
+    assert not [leak.name for leak in found(silent) if leak.why in (SEEN, UNKNOWN)]
+    final = [torch.load(run / "model.ckpt", weights_only=True)["state_dict"] for run in (told, silent)]
+    assert all(torch.equal(value, final[1][name]) for name, value in final[0].items())
+    assert all(
+        line["diagnostic"] == {"train_loss": None, "fits": [], "hospitals": []}
+        for line in read_rounds(silent / "rounds.jsonl")
+    )
+    assert json.loads((silent / "summary.json").read_text())["secagg"]["saturated"] is None
+    assert "Clipping and noise by round" not in (silent / "report.html").read_text()
+    assert "Training loss at each hospital" not in (silent / "report.html").read_text()
 
 
 def test_every_number_of_a_private_run_is_public_covered_or_told(kept: Path) -> None:

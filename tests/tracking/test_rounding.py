@@ -33,6 +33,8 @@ def test_no_bound_is_said_in_words() -> None:
     assert epsilon_text(math.nan) == "infinite"
 
 
-def test_delta_has_three_digits() -> None:
+def test_delta_has_three_digits_and_is_rounded_up() -> None:
     assert delta_text(1.9e-4) == "0.00019"
-    assert delta_text(1 / 12000) == "8.33e-05"
+    assert delta_text(1 / 12000) == "8.34e-05"
+    assert delta_text(1e-5) == "1e-05"
+    assert delta_text(0.1234) == "0.124"

@@ -141,9 +141,9 @@ def _tell_linear(layer: nn.Linear, tally: Tally, inputs: Tensor, outputs: Tensor
         weighted = by_row(coefficients, outputs, 1)
         return weighted.flatten(0, 1).T @ without_erased(inputs, coefficients).flatten(0, 1)
 
-    tally.defer(
-        layer.weight, gram_squares(inputs @ inputs.mT, outputs @ outputs.mT), weighted_sum, inputs, outputs
-    )
+    longest = max(layer.weight.shape)
+    squares = gram_squares(inputs @ inputs.mT, outputs @ outputs.mT, longest)
+    tally.defer(layer.weight, squares, weighted_sum, inputs, outputs)
 
 
 class GroupNorm(torch.autograd.Function):
