@@ -14,7 +14,7 @@ from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.aggregator import Shards
 from lightning_fed.federation.cluster import Cluster, Seat
-from lightning_fed.federation.crew import Capacity, Lost, Place
+from lightning_fed.federation.crew import Capacity, Lost, NoRoom, Place
 from lightning_fed.federation.holding import hold_hospital
 from lightning_fed.federation.lean import lean_imports
 from lightning_fed.federation.memory import keep_freed_memory, return_much_freed_memory
@@ -150,7 +150,7 @@ class ActorCrew:
         ray.kill(self.actors[site])
         seat = self.cluster.seat_again(self.experiment.ray, self.places[site].node)
         if seat is None:
-            return None
+            return NoRoom()
         self.actors[site] = self._actor(site, seat)
         ticket = (self.actors[site].come_back.remote(rounds),)
         self._coming[ticket] = site
@@ -171,8 +171,17 @@ class ActorCrew:
         return shards
 
     def fetch(self, value: Any) -> Any:
-        """The object, without a copy where it lies on this node."""
-        return fetch(value)
+        """The object, without a copy where it lies on this node.
+
+        Raises:
+            LostError: it is gone, or does not come in `secagg.stage_timeout`.
+        """
+        limit = self.experiment.secagg.stage_timeout
+        try:
+            return fetch(value, limit)
+        except GetTimeoutError:
+            told = f"an update could not be fetched in {limit:g} s (secagg.stage_timeout)"
+            raise LostError(told, of_object=True) from None
 
     def close(self) -> None:
         """End the actors, and the cluster where it was started for them."""

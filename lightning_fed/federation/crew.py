@@ -40,6 +40,10 @@ class Lost:
     site: bool = True
 
 
+class NoRoom:
+    """In place of a ticket: the site may come back, but nothing has room for it now."""
+
+
 class Crew(Protocol):
     """Sites that can be given work; `Any` is a value that only the crew itself understands."""
 
@@ -73,7 +77,8 @@ class Crew(Protocol):
         """Begin to bring a lost site back, with its hospitals' states of the end of `rounds` (hospital -> round).
 
         Returns:
-            The ticket for `wait`, which gives `Lost` where it did not come; None where sites do not come back.
+            The ticket for `wait`, which gives `Lost` where it did not come; `NoRoom` where it could not be begun
+            now; None where sites do not come back.
         """
         ...
 

@@ -6,6 +6,7 @@ site whose process is lost is called back (`recall`), and meanwhile counts as go
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_fed.errors import FederationError
-from lightning_fed.federation.crew import Crew, Lost
+from lightning_fed.federation.crew import Crew, Lost, NoRoom
+
+SOON = 2.0
+"""Seconds until room is looked for again, where there was none for a site that is called back."""
 
 MOST_LOSSES = 3
 """How often the same work, or a site that is called back, may be lost before nobody tries again."""
@@ -39,6 +43,8 @@ class Job:
         deadline: by `time.monotonic()`, after which the result is not waited for; None waits.
         limit: seconds from its start, likewise.
         late: told at the deadline; without it the run ends. afterwards: receives what comes of it later.
+        ahead: whether it may wait at a site that is busy. What was sent there cannot be taken back: Ray's `cancel`
+            lets a method that waits in an actor run all the same (measured with 2.60).
     """
 
     site: int | None
@@ -52,6 +58,7 @@ class Job:
     limit: float | None = None
     late: Callable[[], None] | None = None
     afterwards: Callable[[Any], None] = _forget
+    ahead: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,23 @@ class Running:
     deadline: float | None
 
 
+@dataclass(frozen=True)
+class Search:
+    """A lost site for which room is looked for: when next, and until when."""
+
+    next: float
+    end: float
+
+
 class Dispatcher:
     """Starts queued jobs in their order as sites and slots become free.
 
     Args:
         crew: does the work.
-        revive: begins to bring a lost site back; a ticket whose result says whether it is (`Lost`), or None where
-            it cannot be.
+        revive: begins to bring a lost site back: a ticket whose result says whether it is (`Lost`), `NoRoom`
+            where it cannot be begun now, or None where it cannot be.
         left, returned: told of a site that is lost, and of one that is back.
-        patience: seconds that a site has for coming back; None waits.
+        patience: seconds that a site has for finding room, and then for coming back; None waits.
     """
 
     def __init__(
@@ -89,6 +104,7 @@ class Dispatcher:
         self.gone: dict[int, str] = {}
         self.given_up: set[Job] = set()
         self.coming: dict[Any, tuple[int, float | None]] = {}
+        self.seeking: dict[int, Search] = {}
         self._lives: Counter[int] = Counter()
         self._failures: Counter[int] = Counter()
         self._losses: Counter[Job] = Counter()
@@ -108,9 +124,10 @@ class Dispatcher:
         Raises:
             FederationError: a site is gone or late whose job says nothing of that, or all of them are gone.
         """
+        self._search()
         if self._start_all():  # whoever was told may have all that they wait for
             return
-        if not self.running and not self.coming and not self._give_up_late():
+        if not self.running and not self.expected and not self._give_up_late():
             if len(self.gone) == len(self.crew.places):
                 raise FederationError(next(iter(self.gone.values())))
             raise RuntimeError(f"{len(self.queue)} jobs wait and none can start")
@@ -122,6 +139,8 @@ class Dispatcher:
     def _hand_on(self) -> int:
         """Wait for what is done until the next deadline, and hand it on; how much it was."""
         tickets = [*self.running, *self.coming]
+        if not tickets and self.seeking:
+            time.sleep(self._time_left() or 0.0)
         ended = self.crew.wait(tickets, self._time_left()) if tickets else []
         for ticket, result in ended:
             if ticket in self.coming:
@@ -152,14 +171,32 @@ class Dispatcher:
 
     def recall(self) -> None:
         """Call back every site that is gone, unless it failed to come too often."""
-        coming = {site for site, _ in self.coming.values()}
-        for site in sorted(set(self.gone) - coming):
+        for site in sorted(set(self.gone) - self.expected):
             self._recall(site)
 
-    def _recall(self, site: int) -> None:
+    @property
+    def expected(self) -> set[int]:
+        """Lost sites that are called back."""
+        return {site for site, _ in self.coming.values()} | set(self.seeking)
+
+    def _recall(self, site: int, until: float | None = None) -> None:
+        """Call a site back; where nothing has room for it, look again until then, or as long as patience lasts."""
         ticket = self.revive(site) if self._failures[site] < MOST_LOSSES else None
-        if ticket is not None:
-            self.coming[ticket] = site, None if self.patience is None else time.monotonic() + self.patience
+        now, patience = time.monotonic(), math.inf if self.patience is None else self.patience
+        end = now + patience if until is None else until
+        if isinstance(ticket, NoRoom):
+            if now < end:
+                self.seeking[site] = Search(min(now + SOON, end), end)
+        elif ticket is not None:
+            self.coming[ticket] = site, None if self.patience is None else now + patience
+
+    def _search(self) -> None:
+        """Look for room again where it is time to."""
+        now = time.monotonic()
+        for site, search in list(self.seeking.items()):
+            if search.next <= now:
+                del self.seeking[site]
+                self._recall(site, search.end)
 
     def _came(self, site: int, result: Any) -> None:
         if isinstance(result, Lost):
@@ -187,6 +224,7 @@ class Dispatcher:
     def _time_left(self) -> float | None:
         """Seconds until the next deadline, None without any."""
         ends = [end for _, end in self._awaited()] + [end for _, end in self.coming.values() if end is not None]
+        ends += [search.next for search in self.seeking.values()]
         return max(min(ends) - time.monotonic(), 0.0) if ends else None
 
     def _give_up_late(self) -> int:
@@ -222,8 +260,7 @@ class Dispatcher:
 
     def _waits(self, job: Job) -> bool:
         """Whether a job can be done once a site is back."""
-        coming = [site for site, _ in self.coming.values()]
-        return bool(coming) if job.site is None else job.again and job.site in coming
+        return bool(self.expected) if job.site is None else job.again and job.site in self.expected
 
     def run_until(self, finished: Callable[[], bool]) -> None:
         """Step until `finished` says so."""
@@ -279,7 +316,7 @@ class Dispatcher:
 
     def _goes_ahead(self, job: Job) -> bool:
         """Whether a job can wait at its own site, which is busy, for the work there to end."""
-        return job.site is not None and 1 <= self._at(job.site) <= self.crew.ahead
+        return job.ahead and job.site is not None and 1 <= self._at(job.site) <= self.crew.ahead
 
     def _is_free(self, site: int) -> bool:
         """Whether a site can work now; one that is late takes no other's room."""

@@ -107,6 +107,7 @@ class Driver:
         self.done: TrainedRound | None = None
         self.stopped_on_budget = False
         self._epsilons = [0.0] * experiment.federation.hospitals
+        self._charged: list[int] | None = None
         self._last_rounds: dict[int, int] = {}
         self._failed_in_a_row = 0
         self._back: set[int] = set()
@@ -165,7 +166,7 @@ class Driver:
             there = (site for site in range(len(self.roster.groups)) if site not in self.dispatcher.gone)
             return sum(len(self.roster.groups[site]) for site in there) >= self.aggregation.fewest
 
-        self.dispatcher.run_until(lambda: enough() or not self.dispatcher.coming)
+        self.dispatcher.run_until(lambda: enough() or not self.dispatcher.expected)
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what is left of the federation; after it `self.model` is the last global model."""
@@ -243,12 +244,20 @@ class Driver:
         return Evaluation(self.experiment, self.data, self.roster, split, weights, self.dispatcher)
 
     def _able(self, number: int) -> set[int]:
-        """The hospitals whose privacy budget pays for a round."""
-        everybody = range(self.experiment.federation.hospitals)
-        if all(dose.most_steps is None for dose in self.roster.doses or ()):
+        """The hospitals whose privacy budget pays for a round.
+
+        They are asked before the first one, which an earlier driver may have had them charge. Afterwards what they
+        reported is counted here, so that nobody waits for one that is late; each refuses by its own ledger.
+        """
+        everybody, doses = range(self.experiment.federation.hospitals), self.roster.doses or ()
+        if all(dose.most_steps is None for dose in doses):
             return set(everybody)  # nobody has a budget
-        answers = self._reach("affords", dict.fromkeys(everybody, (number,)))
-        return {hospital for hospital in everybody if answers.get(hospital, True)}
+        if self._charged is None:
+            answers = self._reach("affords", dict.fromkeys(everybody, (number,)))
+            self._charged = list(self.spent())
+            return {hospital for hospital in everybody if answers.get(hospital, True)}
+        pairs = enumerate(zip(doses, self._charged, strict=True))
+        return {hospital for hospital, (dose, charged) in pairs if dose.affords(charged, dose.steps)}
 
     def spent(self) -> tuple[int, ...]:
         """Releases that each hospital's ledger was charged for; of one that is gone, by its ledger on disk."""
@@ -272,7 +281,9 @@ class Driver:
         return ledger
 
     def _spend(self, hospital: int, steps: int) -> None:
-        """Note the epsilon of so many charged releases; done here, where equal hospitals ask once."""
+        """Note so many charged releases and their epsilon; done here, where equal hospitals ask once."""
+        if self._charged is not None:
+            self._charged[hospital] = steps
         if self.experiment.privacy.guarantees and self.roster.doses is not None:
             self._epsilons[hospital] = epsilon_after(self.roster.doses[hospital], steps)
 
@@ -284,7 +295,7 @@ class Driver:
         cohort = choose_cohort(experiment.federation, stream(experiment.seed, "cohort", number), there)
         spent = [hospital for hospital in range(experiment.federation.hospitals) if hospital not in able]
         round = OpenRound(number, cohort, time.perf_counter(), spent=spent)
-        gone = dropouts(experiment, number, cohort) | dict.fromkeys(spent, STAGES[0])
+        gone = dropouts(experiment, number, cohort) | dict.fromkeys([*spent, *self._gone_for_good()], STAGES[0])
         try:
             training = self.aggregation.begin(number, cohort, gone)
         except RoundAbortedError as error:
@@ -304,6 +315,13 @@ class Driver:
         self.dispatcher.submit(evaluation.jobs() if evaluation is not None else [])
         self.dispatcher.submit(fits[slots:])
         return round
+
+    def _gone_for_good(self) -> list[int]:
+        """Hospitals without which others must not train for nothing: of `additive`, which waits for the others."""
+        if self.experiment.secagg.protocol != "additive":
+            return []
+        sites = set(self.dispatcher.gone) - self.dispatcher.expected
+        return [hospital for site in sorted(sites) for hospital in self._hospitals_of(site)]
 
     def _fit(self, round: OpenRound, hospital: int, weights: Any) -> Job:
         parts = self.aggregation.parts
@@ -352,6 +370,7 @@ class Driver:
             deadline=None if limit is None else time.monotonic() + limit,
             late=lambda: round.give_up(hospital),
             afterwards=afterwards,
+            ahead=not experiment.closes_by_the_clock,  # or it would be charged for a round that is over
         )
 
     def _trained(self, report: FitReport) -> None:

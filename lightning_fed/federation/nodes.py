@@ -80,16 +80,26 @@ class Nodes:
     @contextmanager
     def full_stores(self) -> Iterator[None]:
         """More objects in every node's store than it holds, so that it has to write others to disk."""
-        living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         pieces = self.store // PIECE + 2
         held: list[Any] = []
-        for node in living:
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
+        for there in self._everywhere():
             filled: Any = _fill.options(scheduling_strategy=there, num_returns=pieces).remote(pieces)
             held += filled
         ray.wait(held, num_returns=len(held), timeout=30)
         yield
         del held
+
+    @contextmanager
+    def holding(self, content: bytes) -> Iterator[None]:
+        """An object in every node's store."""
+        held = [_copy.options(scheduling_strategy=there).remote(content) for there in self._everywhere()]
+        ray.wait(held, num_returns=len(held), timeout=30)
+        yield
+        del held
+
+    def _everywhere(self) -> list[NodeAffinitySchedulingStrategy]:
+        living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return [NodeAffinitySchedulingStrategy(node, soft=False) for node in living]
 
     def stores(self) -> Iterator[Path]:
         """The memory of the object stores that live, as files that can be read."""
@@ -115,6 +125,11 @@ def _print_nothing(*arguments: Any, **options: Any) -> None:
 @ray.remote(num_cpus=0)
 def _fill(pieces: int) -> Any:
     return tuple(np.zeros(PIECE, dtype=np.uint8) for _ in range(pieces))
+
+
+@ray.remote(num_cpus=0)
+def _copy(content: bytes) -> Any:
+    return np.frombuffer(content, dtype=np.uint8).copy()
 
 
 def _target(entry: Path) -> str:

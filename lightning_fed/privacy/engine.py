@@ -212,7 +212,7 @@ def copy_buffers(network: nn.Module) -> dict[str, Tensor]:
 def refuse_other_buffers(before: dict[str, Tensor], network: nn.Module) -> None:
     """Raise `InputError` where a buffer is not what it was: it would leave with the weights, without noise."""
     for name, buffer in network.named_buffers():
-        if name not in before or not torch.equal(before[name].cpu(), buffer.cpu()):
+        if name not in before or not torch.equal(before[name].to(buffer), buffer):
             raise InputError(
                 f"model: the buffer '{name}' keeps running statistics of images, which no noise covers; "
                 "use a norm without them"

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -23,9 +24,11 @@ from lightning_fed.errors import FederationError, InputError
 from lightning_fed.federation.nodes import Nodes
 from lightning_fed.paths import user_path
 from lightning_fed.studies.chaos_faults import FAULTS, HOSPITALS, TRIES, Fault
-from lightning_fed.studies.chaos_life import Life
-from lightning_fed.studies.chaos_promises import check_promises
+from lightning_fed.studies.chaos_life import BrokenError, Life
+from lightning_fed.studies.chaos_promises import check_promises, snippet_of
+from lightning_fed.studies.chaos_search import Search
 from lightning_fed.tracking.console import say
+from lightning_fed.tracking.files import read_rounds
 
 MECHANISMS = ("none", "record", "update", "distributed")
 PROTOCOLS = ("plain", "additive", "secagg_plus")
@@ -68,6 +71,7 @@ class Told:
     Args:
         faults: how often each (mechanism, fault) struck. protocols: likewise each (mechanism, protocol).
         runs: that are complete, and keep all promises. lives: processes that they took. seconds: of it all.
+        rounds, failed: of all runs, and how many of those gave no new model.
     """
 
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -75,6 +79,8 @@ class Told:
     runs: int = 0
     lives: int = 0
     seconds: float = 0.0
+    rounds: int = 0
+    failed: int = 0
 
     @property
     def missing(self) -> list[tuple[str, str]]:
@@ -90,6 +96,8 @@ class Told:
             "faults": total,
             "faults_a_minute": 60 * total / self.seconds if self.seconds else 0.0,
             "lives": self.lives,
+            "rounds": self.rounds,
+            "failed_rounds": self.failed,
             "seconds": self.seconds,
             "by_fault": {
                 fault.name: {mechanism: self.faults[mechanism, fault.name] for mechanism in MECHANISMS}
@@ -139,6 +147,7 @@ def chaos_command(words: Sequence[str]) -> int:
 
 
 def _try(options: Namespace, nodes: Nodes, folder: Path, told: Told) -> None:
+    check_search(nodes)
     begun, seed, only = time.monotonic(), options.seed, options.only
     wanted = itertools.islice(trials(seed), only, None if only is None else only + 1)
     for trial in wanted:
@@ -146,7 +155,7 @@ def _try(options: Namespace, nodes: Nodes, folder: Path, told: Told) -> None:
             break
         since = time.monotonic()
         try:
-            struck, lives = run_trial(trial, seed, nodes, folder / str(trial.number))
+            struck, lives, ended = run_trial(trial, seed, nodes, folder / str(trial.number))
             if options.output is None:
                 shutil.rmtree(folder / str(trial.number))
         except FederationError as error:
@@ -158,6 +167,8 @@ def _try(options: Namespace, nodes: Nodes, folder: Path, told: Told) -> None:
         told.protocols[trial.mechanism, trial.protocol] += 1
         told.runs += 1
         told.lives += lives
+        told.rounds += len(ended)
+        told.failed += sum(ended)
         told.seconds = time.monotonic() - begun
         say(f"trial {trial}; {len(struck)} struck, {time.monotonic() - since:.0f} s, all promises hold")
 
@@ -194,7 +205,7 @@ def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
         "data.partition": "iid",
         "data.min_images": 8,
         "data.validation": 0.0,
-        "model.width": 4,
+        "model.width": 8,  # whose updates are too large for Ray to send them past its object stores
         "training.optimizer": "SGD",
         "training.lr": 0.1,
         "training.momentum": 0.0 if distributed else 0.5,
@@ -231,8 +242,8 @@ def words_of(trial: Trial, seed: int, output: Path, address: str) -> list[str]:
     return [f"--{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in keys.items()]
 
 
-def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list[Fault], int]:
-    """One run under its faults: those that struck, and how many processes it took.
+def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list[Fault], int, list[bool]]:
+    """One run under its faults: those that struck, how many processes it took, and which rounds gave no new model.
 
     Raises:
         BrokenError: a promise does not hold.
@@ -256,7 +267,26 @@ def run_trial(trial: Trial, seed: int, nodes: Nodes, folder: Path) -> tuple[list
         check_promises(experiment, life.output, [life.log, nodes.logs, *nodes.stores()])
     finally:
         life.end_now()
-    return struck, life.lives
+    failed = [line["aggregation"]["failed"] is not None for line in read_rounds(life.folder.rounds)]
+    if 2 * sum(failed) > len(failed):
+        raise BrokenError(f"{sum(failed)} of {len(failed)} rounds gave no new model")
+    return struck, life.lives, failed
+
+
+def check_search(nodes: Nodes) -> None:
+    """Raise unless the search finds an object that lies in each of the object stores.
+
+    Raises:
+        FederationError: it does not see one, so that nothing could be said of updates in clear.
+    """
+    update = np.random.default_rng().standard_normal(2**16, dtype=np.float32)
+    search, wanted = Search([snippet_of(update)]), 1 + len(nodes.others)
+    with nodes.holding(update.tobytes()):
+        found = sum(search.first_of([store]) is not None for store in nodes.stores())
+    if found < wanted:
+        raise FederationError(
+            f"an object that lies in {wanted} object stores was found in {found}; updates would not be either"
+        )
 
 
 def _strike(fault: Fault, life: Life, dice: random.Random) -> bool:

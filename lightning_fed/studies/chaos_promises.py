@@ -169,9 +169,18 @@ def _noted(encode: Encode, encoded: list[Words]) -> Encode:
     return noted
 
 
+def snippet_of(update: Vector) -> bytes:
+    """The stretch by which an update is searched for."""
+    return _middle(update).tobytes()
+
+
+def _middle(update: Vector) -> Vector:
+    return update[len(update) // 2 :][:SNIPPET]
+
+
 def _snippets(again: Repeated) -> list[bytes]:
     """A stretch of each update: of its weights, of its whole numbers, and of these as they are packed."""
-    stretches: list[NDArray[Any]] = [update[len(update) // 2 :][:SNIPPET] for update in again.clear.values()]
+    stretches: list[NDArray[Any]] = [_middle(update) for update in again.clear.values()]
     for vector in again.encoded:
         whole = vector[len(vector) // 2 :][:WHOLE_SNIPPET]
         stretches += [whole, whole.astype("<u2")]

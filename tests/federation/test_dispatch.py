@@ -2,6 +2,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_fed.errors import FederationError
-from lightning_fed.federation.crew import Capacity, LocalCrew, Lost, Place
+from lightning_fed.federation import dispatch
+from lightning_fed.federation.crew import Capacity, LocalCrew, Lost, NoRoom, Place
 from lightning_fed.federation.dispatch import Dispatcher, Job
 
 
@@ -339,6 +341,52 @@ def test_a_site_that_fails_to_come_back_three_times_is_gone_for_good() -> None:
     dispatcher.recall()
     assert crew.revived == [0, 0, 0]
     assert dispatcher.gone == {0: "no state"}
+
+
+def test_room_is_looked_for_again_where_there_was_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SOON", 0.01)
+    crew, told = Mortal(1), list[Any]()
+    dispatcher = dispatcher_of(crew, told, patience=30.0)
+    tries: list[int] = []
+
+    def revive(site: int) -> Any:
+        tries.append(site)
+        return NoRoom() if len(tries) < 4 else crew.revive(site)
+
+    dispatcher.revive = revive
+    dispatcher.submit([work(0, told, again=True), work(0, told, again=False)])
+    crew.ends = {0: Lost("its node was lost"), "back 1": None, 1: "done"}
+    dispatcher.run_until(lambda: ("done", 0) in told)
+    assert told == [("left", 0), "lost", ("returned", 0), ("done", 0)]
+    assert len(tries) == 4
+
+
+def test_where_no_room_comes_its_work_is_lost_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SOON", 0.01)
+    crew, told = Mortal(2), list[Any]()
+    dispatcher = dispatcher_of(crew, told, patience=0.05)
+    dispatcher.revive = lambda site: NoRoom()
+    dispatcher.submit([work(0, told, again=True)])
+    crew.ends = {0: Lost("its node was lost")}
+    begun = time.monotonic()
+    dispatcher.run_until(lambda: "lost" in told)
+    assert time.monotonic() - begun >= 0.05
+    assert not dispatcher.expected
+    dispatcher.recall()
+    assert dispatcher.expected == {0}, "the next round looks for room anew"
+
+
+def test_what_is_not_sent_ahead_is_given_up_without_having_begun() -> None:
+    crew, told = Mortal(1, ahead=1), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    first, second = work(0, told, again=False), replace(work(0, told, again=False), ahead=False)
+    dispatcher.submit([first, second])
+    dispatcher._start_all()
+    dispatcher.give_up(second)
+    crew.ends = {0: "done"}
+    dispatcher.run_until(lambda: not dispatcher.running and not dispatcher.queue)
+    assert told == [("done", 0)]
+    assert len(crew.started) == 1
 
 
 def test_a_site_that_does_not_come_in_time_is_called_again() -> None:

@@ -25,4 +25,14 @@ def test_one_trial_for_real(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert told["runs"] == 1
     assert told["faults"] == 4
     assert told["lives"] >= 2
+    assert told["rounds"] == ROUNDS
+    assert told["failed_rounds"] < ROUNDS / 2
     assert {name for name, counts in told["by_fault"].items() if counts["record"]} == names
+
+
+def test_a_search_that_sees_nothing_is_noticed_before_the_first_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaos.Search, "found_in", lambda self, content: False)
+    assert main(["chaos", "--seed", "3", "--only", "0"]) == 3
+    assert "object stores was found in 0; updates would not be either" in capsys.readouterr().err

@@ -1,10 +1,11 @@
 """Promise 6: the same seed gives the same final weights, bit for bit, on any number of workers, packed or resumed.
 
-The table is {plain, secagg_plus, additive} x {1, 2, 4 hospitals train at once} x {packed, a process each} x
-{resumed, not}. Its nine lines hold every pair of values of any two of the four. A resumed run is begun in this
-process, stopped by its user while a round is recorded, and goes on on Ray with the line's words (a run that is
-begun on Ray, killed, and goes on there is in `test_resume.py`). All are compared with a run of their protocol that
-one process made in one go. One Ray, with four CPUs whatever the machine has, serves all lines.
+The table is {plain, secagg_plus, additive, DP-SGD behind secagg_plus} x {1, 2, 4 hospitals train at once} x
+{packed, a process each} x {resumed, not}. Its lines hold all twelve combinations of the last three, and every pair
+of values of any two of the four. A resumed run is begun in this process, stopped by its user while a round is
+recorded, and goes on on Ray with the line's words (a run that is begun on Ray, killed, and goes on there is in
+`test_resume.py`). All are compared with a run of their protocol that one process made in one go. One Ray, with
+four CPUs whatever the machine has, serves all lines.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "plain": {**ADAM, "federation.participation": 0.75},
     "secagg_plus": {**ADAM, "faults.dropout.losses": DROPOUTS, "secagg.shards": 2},
     "additive": {**ADAM, "federation.participation": 0.75},
+    "record": {
+        **ADAM,
+        "secagg.protocol": "secagg_plus",
+        "privacy.mechanism": "record",
+        "privacy.epsilon": 6,
+        "data.validation": 0,
+        "faults.dropout.losses": DROPOUTS,
+    },
 }
 
 
@@ -58,6 +67,10 @@ TABLE = [
     Line("additive", 1, packed=True, resumed=False),
     Line("additive", 2, packed=False, resumed=False),
     Line("additive", 4, packed=True, resumed=True),
+    Line("record", 1, packed=False, resumed=False),
+    Line("record", 1, packed=True, resumed=True),
+    Line("record", 2, packed=False, resumed=True),
+    Line("record", 4, packed=True, resumed=False),
 ]
 
 
@@ -91,8 +104,9 @@ def stop(output: Path, protocol: str) -> None:
     assert not (output / "summary.json").exists()
 
 
-def test_the_table_holds_every_pair_of_values() -> None:
+def test_the_table_holds_all_placements_and_every_pair_of_values() -> None:
     choices: list[tuple[object, ...]] = [tuple(PROTOCOLS), (1, 2, 4), (False, True), (False, True)]
+    assert {line[1:] for line in TABLE} == set(itertools.product(*choices[1:]))
     for first, second in itertools.combinations(range(len(choices)), 2):
         wanted = set(itertools.product(choices[first], choices[second]))
         assert {(line[first], line[second]) for line in TABLE} == wanted

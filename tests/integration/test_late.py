@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import ray
 
-from lightning_fed.experiment import Experiment, SecAgg
+from lightning_fed.experiment import Experiment, Privacy, SecAgg
 from lightning_fed.tracking.records import TrainedRound
 from tests.federation.protected import driver_of
 from tests.integration.test_secagg_on_ray import SMALL
@@ -26,6 +27,38 @@ def settings(protocol: str) -> Experiment:
     federation = replace(SMALL.federation, hospitals=4, rounds=4, round_timeout=8.0)
     secagg = replace(SMALL.secagg, protocol=protocol, stage_timeout=8.0)  # type: ignore[arg-type]
     return replace(SMALL, federation=federation, secagg=secagg if protocol != "plain" else SecAgg())
+
+
+def test_a_round_that_a_late_hospital_never_began_costs_it_nothing(tmp_path: Path) -> None:
+    """Stopped in round 2, it wakes after round 3."""
+    private = Privacy(mechanism="record", epsilon=6.0, max_grad_norm=1.0)
+    data = replace(SMALL.data, validation=0.0)
+    driver = driver_of(replace(settings("plain"), privacy=private, data=data), tmp_path)
+    with closing(driver.crew):
+        there: Any = driver.crew
+        site = driver.roster.site_of[SLEEPER]
+        pid = ray.get(there.actors[site].__ray_call__.remote(lambda self: os.getpid()))
+        start = there.start
+
+        def stopping_start(to: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
+            if method == "fit" and arguments[:2] == (SLEEPER, 2):
+                os.kill(pid, signal.SIGSTOP)
+            return start(to, method, arguments, apart)
+
+        def wake(trained: TrainedRound) -> None:
+            if trained.round == 3:
+                os.kill(pid, signal.SIGCONT)
+
+        there.start, driver.on_close = stopping_start, wake
+        try:
+            told = [record.trained for record in driver.rounds()]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert [SLEEPER in one.late for one in told] == [False, True, True, False]
+    assert SLEEPER in told[3].counted
+    lines = (tmp_path / "hospitals" / str(SLEEPER) / "ledger.jsonl").read_text().splitlines()
+    charges = [line["charge"]["round"] for line in map(json.loads, lines) if "charge" in line]
+    assert charges == [1, 2, 4]
 
 
 @pytest.mark.parametrize("protocol", ["plain", "secagg_plus"])

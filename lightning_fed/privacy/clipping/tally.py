@@ -125,7 +125,7 @@ class Tally:
         """The sum float32 of a parameter's gradients times coefficients (examples,); zeros if it took no part."""
         with torch.autocast(coefficients.device.type, enabled=False):
             if parameter in self.kept:
-                kept = without_erased(self.kept[parameter].flatten(1), coefficients)
+                kept = without_erased(self.kept[parameter].flatten(1).float(), coefficients)
                 return (coefficients @ kept).view_as(parameter)
             if parameter in self.deferred:
                 return self.deferred[parameter].sum(coefficients)
@@ -138,8 +138,8 @@ def squares_of(gradients: Tensor) -> Tensor:
     In two stages, as one long sum of squares in float32 comes out too small: by 6e-5 of 2.4 million numbers.
     """
     rows = gradients.unsqueeze(1) if gradients.dim() == 2 else gradients.flatten(2)
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float32)
-    return norms.square().sum(1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=2, dtype=torch.promote_types(rows.dtype, torch.float32))
+    return norms.float().square().sum(1)
 
 
 def by_example(rows: Tensor, views: int) -> Tensor:
