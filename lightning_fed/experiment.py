@@ -616,7 +616,8 @@ class Evaluation:
         every: rounds from one measurement to the next; the last round is measured in any case.
         batch_size: images in one evaluation step and in one shard of the work.
         diagnostics: hospitals tell loss, clipping, time and accuracy on their own images, exact functions of
-            private images that no guarantee covers; false: nothing leaves a hospital beside its update.
+            private images that no guarantee covers; false: nothing leaves a hospital beside its update. Who has
+            how many images of which class the simulator itself knows, as it shares them out.
     """
 
     split: Literal["validation", "test"] = "validation"
@@ -771,6 +772,11 @@ class Experiment:
             raise InputError(
                 f"privacy.mechanism is '{self.privacy.mechanism}': the size of fedmic's updates tells of the "
                 "images; set it to none"
+            )
+        if not self.evaluation.diagnostics:
+            raise InputError(
+                "evaluation.diagnostics is false: what fedmic's models are worth, which stay in the hospitals, "
+                "is a diagnostic; set it to true"
             )
 
     def _check_robustness(self) -> None:

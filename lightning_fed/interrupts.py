@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _asked = threading.Event()
+_heard = threading.Lock()
+"""Held by the outermost command of the main thread."""
 
 
 def asked() -> bool:
@@ -35,13 +37,13 @@ def stop_if_asked() -> None:
 def heard() -> Iterator[None]:
     """Around a command: both signals raise `KeyboardInterrupt`, and are kept in mind.
 
-    SIGINT stays ignored where it was, as a shell wants of jobs in the background. Outside of the main thread
-    nothing is changed.
+    SIGINT stays ignored where it was, as a shell wants of jobs in the background. Outside of the main thread, and
+    within another command, nothing is changed.
     """
-    _asked.clear()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or not _heard.acquire(blocking=False):
         yield
         return
+    _asked.clear()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
         if number == signal.SIGTERM or handler is not signal.SIG_IGN:
@@ -53,6 +55,7 @@ def heard() -> Iterator[None]:
             if handler is not None:  # of compiled code: it cannot be put back
                 signal.signal(number, handler)
         _asked.clear()
+        _heard.release()
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def taken_as_such() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if asked():
             raise KeyboardInterrupt from error
         raise

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from lightning_fed import cli, interrupts
+from lightning_fed.federation.cluster import own_end
 from lightning_fed.studies import single
 from tests.integration.conftest import words
 
@@ -34,6 +36,46 @@ def test_an_error_that_an_interrupt_became_is_an_interrupt(
     monkeypatch.setattr(cli, "_dispatch", library)
     assert cli.main(["run"]) == 130
     assert capsys.readouterr().err == "lightning-fed: stopped\n"
+
+
+def test_a_library_that_exits_at_an_interrupt_ends_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def library(words: list[str]) -> int:
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            sys.exit(1)
+        return 0
+
+    monkeypatch.setattr(cli, "_dispatch", library)
+    assert cli.main(["run"]) == 130
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_command_within_another_forgets_nothing(monkeypatch: pytest.MonkeyPatch, threaded: bool) -> None:
+    def within() -> None:
+        with interrupts.heard():
+            pass
+
+    def library(words: list[str]) -> int:
+        try:
+            interrupt()
+        except KeyboardInterrupt as error:
+            if threaded:
+                thread = threading.Thread(target=within)
+                thread.start()
+                thread.join()
+            else:
+                within()
+            raise SystemError("returned a result with an exception set") from error
+        return 0
+
+    monkeypatch.setattr(cli, "_dispatch", library)
+    assert cli.main(["run"]) == 130
+
+
+def test_rays_own_end_is_an_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt), own_end():
+        sys.exit(15)
 
 
 def test_an_error_without_an_interrupt_stays_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,16 +176,18 @@ def _share(amount: float) -> float:
 
 
 def _connect(address: str | None) -> None:
-    with _own_end():
+    with own_end():
         _join(address)
 
 
 @contextmanager
-def _own_end() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM: Ray's own prints its stack of machine code."""
+def own_end() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: Ray's own prints its stack of machine code, and exits."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
     finally:
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)

@@ -170,9 +170,12 @@ class Dispatcher:
         self._recall(site)
 
     def recall(self) -> None:
-        """Call back every site that is gone, unless it failed to come too often."""
+        """Call back every site that is gone and not expected, unless it failed to come too often.
+
+        It was waited for before: where there is no room now either, it is not looked for until the next call.
+        """
         for site in sorted(set(self.gone) - self.expected):
-            self._recall(site)
+            self._recall(site, until=time.monotonic())
 
     @property
     def expected(self) -> set[int]:
@@ -191,12 +194,16 @@ class Dispatcher:
             self.coming[ticket] = site, None if self.patience is None else now + patience
 
     def _search(self) -> None:
-        """Look for room again where it is time to."""
+        """Look for room again where it is time to: for one site, as what it takes is not seen at once."""
         now = time.monotonic()
         for site, search in list(self.seeking.items()):
-            if search.next <= now:
-                del self.seeking[site]
-                self._recall(site, search.end)
+            if search.next > now:
+                continue
+            if self.coming and now < search.end:
+                self.seeking[site] = Search(min(now + SOON, search.end), search.end)
+                continue
+            del self.seeking[site]
+            self._recall(site, search.end)
 
     def _came(self, site: int, result: Any) -> None:
         if isinstance(result, Lost):
@@ -273,15 +280,17 @@ class Dispatcher:
         lost: list[Job] = []
         late: list[Job] = []
         held_back = False  # work that waits for room, which work sent ahead would keep from it
+        kept: set[int | None] = set()  # sites at whose door work waits that is not sent ahead: none overtakes it
         for job in self.queue:
             if job.site in self.gone:
                 (waiting if self._waits(job) else lost).append(job)
                 continue
             site = self._site_for(job)
-            if site is None and not held_back and self._goes_ahead(job):
+            if site is None and not held_back and job.site not in kept and self._goes_ahead(job):
                 site = job.site
             if site is None:
                 waiting.append(job)
+                kept |= set() if job.ahead else {job.site}
                 held_back = held_back or self._at(job.site) == 0
             elif not self._start(site, job):
                 late.append(job)

@@ -331,6 +331,7 @@ class Driver:
             round.waiting.discard(hospital)
             if report is None:
                 round.spent.append(hospital)
+                self._has_spent_all(hospital)
                 return
             self._trained(report)
             if round.timetable is not None and hospital in round.timetable.late:
@@ -344,11 +345,19 @@ class Driver:
             if round.timetable is None and len(round.reports) >= self.experiment.federation.enough:
                 for other in sorted(round.waiting):
                     self.dispatcher.give_up(round.jobs[other])
-                    round.give_up(other)
+                    given_up(other)
+
+        def given_up(late: int) -> None:
+            round.give_up(late)
+            begun = round.jobs[late] in self.dispatcher.given_up
+            if begun and self._charged is not None and self.roster.doses is not None:
+                self._charged[late] += self.roster.doses[late].steps  # until it tells
 
         def afterwards(result: tuple[Any, ...]) -> None:
             if result[0] is not None:
                 self._trained(result[0])
+            else:
+                self._has_spent_all(hospital)
 
         def lost(reason: str) -> None:
             if self.experiment.secagg.protocol == "plain" and hospital not in round.late:
@@ -368,10 +377,15 @@ class Driver:
             lost=lost,
             again=experiment.secagg.protocol != "secagg_plus",
             deadline=None if limit is None else time.monotonic() + limit,
-            late=lambda: round.give_up(hospital),
+            late=lambda: given_up(hospital),
             afterwards=afterwards,
             ahead=not experiment.closes_by_the_clock,  # or it would be charged for a round that is over
         )
+
+    def _has_spent_all(self, hospital: int) -> None:
+        """It says itself that its budget does not pay for a round."""
+        if self._charged is not None and self.roster.doses is not None:
+            self._charged[hospital] = self.roster.doses[hospital].most_steps or self._charged[hospital]
 
     def _trained(self, report: FitReport) -> None:
         """A hospital has trained, in time or not: what a resumed run must know of it."""

@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lightning_fed.errors import FederationError
-from lightning_fed.federation.cluster import in_time
+from lightning_fed.federation.cluster import in_time, own_end
 
 PIECE = 8 * 2**20
 """Bytes of one object that fills a store."""
@@ -39,14 +39,15 @@ class Nodes:
         ensure_token_if_auth_enabled()  # as ray.init does: the first Ray of a machine makes the token
         self.store, self._numbers, self._print = store, 1, worker.print_to_stdstream
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": store}
-        with in_time():
+        with own_end(), in_time():
             self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(count):
                 self.add()
             # Ray would print pages about each node that is lost.
             worker.print_to_stdstream = _print_nothing
-            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+            with own_end():
+                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
         except BaseException:
             self.close()
             raise
@@ -65,7 +66,7 @@ class Nodes:
         """One more node, at an address of its own: a driver joins the node whose address is its own."""
         self._numbers += 1
         address = f"127.0.{self._numbers // 250}.{self._numbers % 250 + 1}"
-        with in_time():
+        with own_end(), in_time():
             self._cluster.add_node(num_cpus=1, node_ip_address=address, object_store_memory=self.store)
 
     def lose(self, place: int) -> None:

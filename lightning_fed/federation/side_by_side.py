@@ -12,6 +12,7 @@ from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Ray
 from lightning_fed.federation.cluster import Cluster
 from lightning_fed.federation.memory import keep_freed_memory
+from lightning_fed.interrupts import stop_if_asked
 
 Outcome = InputError | FederationError | None
 
@@ -46,6 +47,7 @@ def side_by_side(
             ready, _ = ray.wait(list(waiting), num_returns=1)
             for reference in ready:
                 yield waiting.pop(reference), _result(reference)
+            stop_if_asked()
     finally:
         cluster.close()
 

@@ -77,9 +77,10 @@ class Ledger:
         self.releases: list[Release] = []
         self.checks = [""]
         self._size = self._cut_off = 0
-        self._kept = False
+        self._kept = True
         if path is not None and path.exists():
             self._read(path)
+            self._kept = False
 
     @property
     def spent(self) -> int:
@@ -108,8 +109,8 @@ class Ledger:
             BudgetSpentError: the budget does not pay for it. FederationError: it cannot be written.
         """
         same = [charge for charge in self.charges if (charge.round, charge.inputs) == (round, inputs)]
+        self._keep()
         if same and not anew:
-            self._keep()
             return same[-1]
         if not self.affords_a_round:
             raise BudgetSpentError(f"hospital {self.hospital} has spent its privacy budget")

@@ -93,6 +93,8 @@ def accountant_of(dose: Dose, steps: int, accountant: str) -> str:
         return "exact Gaussian"
     if dose.joint is not None:
         return "rdp, Skellam" if dose.joint.distribution == "skellam" else accountant
+    if steps == 0:
+        return accountant
     answered = answers(PoissonGaussian(dose.rate, dose.noise_multiplier, steps), dose.delta)
     return accountant if answered == "prv" else f"{answered} in place of {accountant}"
 

@@ -55,7 +55,7 @@ class FitReport:
     def without_diagnostics(self) -> FitReport:
         """What is left where `evaluation.diagnostics` is false."""
         spending = Spending(self.spending.steps) if self.spending else None
-        return replace(self, loss=None, seconds=None, saturated=None, spending=spending)
+        return replace(self, loss=None, seconds=None, saturated=None, protect_seconds=0.0, spending=spending)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> FitReport:

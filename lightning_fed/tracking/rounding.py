@@ -16,5 +16,5 @@ def epsilon_text(epsilon: float) -> str:
 
 def delta_text(delta: float) -> str:
     """Such as `0.00019` or `8.34e-05`: three digits, never below the delta for which epsilon holds."""
-    exact = Decimal(repr(delta))
+    exact = Decimal(repr(float(delta)))
     return f"{float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), ROUND_CEILING)):.3g}"

@@ -373,7 +373,40 @@ def test_where_no_room_comes_its_work_is_lost_when_patience_ends(monkeypatch: py
     assert time.monotonic() - begun >= 0.05
     assert not dispatcher.expected
     dispatcher.recall()
-    assert dispatcher.expected == {0}, "the next round looks for room anew"
+    assert not dispatcher.expected, "a round looks for room once, and waits no more"
+
+
+def test_room_is_looked_for_for_one_site_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SOON", 0.01)
+    crew, told = Mortal(2), list[Any]()
+    dispatcher = dispatcher_of(crew, told, patience=30.0)
+    room = False
+    dispatcher.revive = lambda site: crew.revive(site) if room else NoRoom()
+    dispatcher.submit([work(0, told, again=True), work(1, told, again=True)])
+    crew.ends = {0: Lost("its node was lost"), 1: Lost("its node was lost")}
+    dispatcher.run_until(lambda: set(dispatcher.seeking) == {0, 1})
+    room = True
+    dispatcher.run_until(lambda: bool(dispatcher.coming))
+    for _ in range(3):
+        time.sleep(0.02)
+        dispatcher._search()
+    assert len(crew.revived) == 1
+    crew.ends |= {"back 1": None, "back 2": None, 2: "done", 3: "done"}
+    dispatcher.run_until(lambda: {("done", 0), ("done", 1)} <= set(told))
+    assert sorted(crew.revived) == [0, 1]
+
+
+def test_what_is_sent_ahead_does_not_overtake_what_is_not() -> None:
+    crew, told = Mortal(1, ahead=1), list[Any]()
+    dispatcher = dispatcher_of(crew, told)
+    first, second = work(0, told, again=False), replace(work(0, told, again=False), ahead=False)
+    third = replace(work(0, told, again=False), arguments=("third",))
+    dispatcher.submit([first, second, third])
+    dispatcher._start_all()
+    assert len(crew.started) == 1
+    crew.ends = {0: "done", 1: "done", 2: "done"}
+    dispatcher.run_until(lambda: not dispatcher.running and not dispatcher.queue)
+    assert [arguments for _, arguments in crew.started] == [(), (), ("third",)]
 
 
 def test_what_is_not_sent_ahead_is_given_up_without_having_begun() -> None:

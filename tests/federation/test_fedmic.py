@@ -117,6 +117,8 @@ def test_factors_are_neither_masked_nor_called_private() -> None:
     private = Privacy(mechanism="record", epsilon=6.0)
     with pytest.raises(InputError, match=r"^privacy\.mechanism is 'record': the size of fedmic's updates tells"):
         replace(fedmic(), privacy=private, data=replace(SMALL.data, validation=0.0))
+    with pytest.raises(InputError, match=r"^evaluation\.diagnostics is false: what fedmic's models are worth"):
+        replace(fedmic(), evaluation=replace(SMALL.evaluation, diagnostics=False))
     with pytest.raises(InputError, match=r"energy_last is below energy_first"):
         Distillation(energy_first=0.9, energy_last=0.5)
     with pytest.raises(InputError, match=r"^federation\.distillation\.teacher_width is 17: it must be even"):

@@ -61,6 +61,30 @@ def test_a_round_that_a_late_hospital_never_began_costs_it_nothing(tmp_path: Pat
     assert charges == [1, 2, 4]
 
 
+def test_a_late_hospital_is_not_asked_for_a_round_that_its_budget_does_not_pay_for(tmp_path: Path) -> None:
+    """Two rounds are paid for; one hospital is stopped in the second, and never tells."""
+    private = Privacy(mechanism="record", epsilon=6.0, max_grad_norm=1.0, participations=2)
+    data = replace(SMALL.data, validation=0.0)
+    driver = driver_of(replace(settings("plain"), privacy=private, data=data), tmp_path)
+    with closing(driver.crew):
+        there: Any = driver.crew
+        pid = ray.get(there.actors[driver.roster.site_of[SLEEPER]].__ray_call__.remote(lambda self: os.getpid()))
+        start = there.start
+
+        def stopping_start(to: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
+            if method == "fit" and arguments[:2] == (SLEEPER, 2):
+                os.kill(pid, signal.SIGSTOP)
+            return start(to, method, arguments, apart)
+
+        there.start = stopping_start
+        try:
+            told = [record.trained for record in driver.rounds()]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert [one.failed for one in told] == [None, None]
+    assert driver.stopped_on_budget
+
+
 @pytest.mark.parametrize("protocol", ["plain", "secagg_plus"])
 def test_a_stopped_process_is_late_and_takes_part_again_when_it_goes_on(protocol: str, tmp_path: Path) -> None:
     driver = driver_of(settings(protocol), tmp_path)

@@ -239,21 +239,20 @@ def test_no_gradient_of_a_weight_is_made_in_tf32() -> None:
     own = convolution.Geometry._backward
 
     def watched(self: convolution.Geometry, *arguments: Any) -> Any:
-        seen.append((arguments[-1], torch.backends.cudnn.allow_tf32))
+        seen.append((arguments[-1], torch.backends.cudnn.conv.fp32_precision))
         return own(self, *arguments)
 
     network = fill(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)))
-    before = torch.backends.cudnn.allow_tf32
+    before = torch.backends.cudnn.conv.fp32_precision
     try:
-        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
         with mock.patch.object(convolution.Geometry, "_backward", watched):
             one_pass(network, draw(6, 3, 2, 8, 8), 1.0)
-        assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
     finally:
-        torch.backends.cudnn.allow_tf32 = before
-    of_weights = [allowed for (_, weight, _), allowed in seen if weight]
-    assert of_weights
-    assert not any(of_weights)
+        torch.backends.cudnn.conv.fp32_precision = before
+    of_weights = [precision for (_, weight, _), precision in seen if weight]
+    assert set(of_weights) == {"ieee"}
 
 
 PARTS = ("0", "0.weight", "0.bias", "1", "1.weight", "1.bias", "4", "4.weight", "4.bias")

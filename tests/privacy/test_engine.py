@@ -337,6 +337,47 @@ def test_a_network_that_is_not_for_float64_is_tried_in_float32() -> None:
         refuse_unbounded(nn.Sequential(Rolled(), Float32Only()).train(), images(3)[0], "one_pass")
 
 
+class Positions(nn.Module):
+    """A linear layer over eight positions whose input lies far from zero, under gradients that cancel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(24, 24)
+        self.last = nn.Linear(192, CLASSES)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        seen = self.one(rows.flatten(1).unflatten(1, (8, 24)) + 1000)
+        return self.last((seen - seen.mean(1, keepdim=True)).flatten(1))
+
+
+def test_a_way_that_rounding_makes_too_long_is_refused_though_it_is_right_in_float64() -> None:
+    with pytest.raises(InputError, match=r"one image can move the clipped sum"):
+        refuse_unbounded(Positions().train(), images(3)[0], "ghost")
+    refuse_unbounded(Positions().train(), images(3)[0], "one_pass")
+
+
+class OnlyInFloat32(nn.Module):
+    """It mixes its batch in the type in which it trains."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows - rows.mean(0) if rows.dtype == torch.float32 else rows
+
+
+def test_mixing_in_float32_alone_is_refused() -> None:
+    with pytest.raises(InputError, match=r"one image can move the clipped sum"):
+        refuse_unbounded(ended(OnlyInFloat32()), images(3)[0], "one_pass")
+
+
+class Asserts(nn.Module):
+    def forward(self, rows: Tensor) -> Tensor:
+        assert rows.dtype == torch.float32
+        return rows
+
+
+def test_a_network_that_asserts_its_type_is_tried_in_it() -> None:
+    refuse_unbounded(ended(Asserts()), images(3)[0], "one_pass")
+
+
 @pytest.mark.parametrize("clipping", ALL)
 def test_a_rectifier_that_rounding_turns_is_no_mixing(clipping: str) -> None:
     """Of these weights, one image's gradient is .9 % of C longer beside two others than alone, in float32."""

@@ -14,7 +14,6 @@ Three ways, for T output positions, fan-in d and fan-out p of one example:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -26,7 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_fed.privacy.clipping.gram import gram_squares
-from lightning_fed.privacy.clipping.tally import Tally, by_example, by_row, squares_of, without_erased
+from lightning_fed.privacy.clipping.tally import (
+    Tally,
+    by_example,
+    by_row,
+    full_float32,
+    squares_of,
+    without_erased,
+)
 
 KEPT_AT_MOST = 1.5
 """Per-example gradients that are kept, as a multiple of the layer's input and output of that example."""
@@ -85,8 +91,7 @@ class Geometry:
             gradient: (rows, folded * outputs, ...). folded: examples that stand beside each other as groups.
         """
         shape = weight.expand(folded, *weight.shape).flatten(0, 1)
-        with full_float32():
-            found: Tensor = self._backward(images, shape, gradient, folded * self.groups, (False, True, False))[1]
+        found: Tensor = self._backward(images, shape, gradient, folded * self.groups, (False, True, False))[1]
         return found
 
     def _backward(
@@ -120,15 +125,6 @@ class Geometry:
         return total.reshape(examples, positions, positions)
 
 
-def full_float32() -> contextlib.AbstractContextManager[None]:
-    """No TF32: cuDNN would round factors to ten bits, those of the norm and those of the sum each in its way."""
-    own = torch.backends.cudnn
-    found: contextlib.AbstractContextManager[None] = own.flags(
-        enabled=own.enabled, benchmark=own.benchmark, deterministic=own.deterministic, allow_tf32=False
-    )
-    return found
-
-
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     """What `Conv2d` takes as one number or two."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
@@ -147,6 +143,7 @@ class ConvolutionGradients:
         self.images, self.gradient = images.contiguous(), gradient.contiguous()
         self.examples = len(images) // views
 
+    @full_float32
     def tell(self, tally: Tally) -> None:
         """Keep the gradients or defer their sum, by what is cheaper."""
         weight = self.layer.weight

@@ -19,7 +19,14 @@ from torch.nn import functional
 
 from lightning_fed.privacy.clipping.convolution import ConvolutionGradients, Geometry, effective_weight
 from lightning_fed.privacy.clipping.gram import gram_squares
-from lightning_fed.privacy.clipping.tally import Tally, by_example, by_row, over_views, without_erased
+from lightning_fed.privacy.clipping.tally import (
+    Tally,
+    by_example,
+    by_row,
+    full_float32,
+    over_views,
+    without_erased,
+)
 
 Gradients = tuple[Tensor | None, None, None, None, None]
 
@@ -125,6 +132,7 @@ def _by_position(rows: Tensor, tally: Tally) -> Tensor:
     return by_example(rows.float(), tally.views).flatten(1, -2)
 
 
+@full_float32
 def _tell_linear(layer: nn.Linear, tally: Tally, inputs: Tensor, outputs: Tensor) -> None:
     """Norms by Gram matrices where an example has few positions, else the gradients themselves.
 

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_float32(work: Callable[P, R]) -> Callable[P, R]:
+    """Without TF32: a GPU would round the factors of norm and sum to ten bits, each in its way."""
+
+    @functools.wraps(work)
+    def exactly(*arguments: P.args, **options: P.kwargs) -> R:
+        backends: Any = torch.backends
+        kinds = backends.cudnn.conv, backends.cuda.matmul
+        before = [kind.fp32_precision for kind in kinds]
+        try:
+            for kind in kinds:
+                kind.fp32_precision = "ieee"
+            return work(*arguments, **options)
+        finally:
+            for kind, own in zip(kinds, before, strict=True):
+                kind.fp32_precision = own
+
+    return exactly
 
 
 @dataclass(frozen=True)
@@ -121,6 +145,7 @@ class Tally:
         return torch.where(torch.isfinite(squares), squares, torch.inf).sqrt()
 
     @torch.no_grad()
+    @full_float32
     def sum_of(self, parameter: Tensor, coefficients: Tensor) -> Tensor:
         """The sum float32 of a parameter's gradients times coefficients (examples,); zeros if it took no part."""
         with torch.autocast(coefficients.device.type, enabled=False):
