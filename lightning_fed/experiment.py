@@ -451,6 +451,11 @@ class SecAgg:
         if any(len(key) != 64 or set(key) - set("0123456789abcdef") for key in self.identities):
             raise InputError("secagg.identities: each is 64 hexadecimal digits; leave it out to have them made")
 
+    @property
+    def masked(self) -> bool:
+        """Whether a vector leaves its hospital under masks, so that a round lost cannot be done again alone."""
+        return self.protocol == "secagg_plus"
+
     def assumption(self, federation: Federation) -> Assumption:
         """The rates and the server that the parameters must hold against; the cohort is the adversary's choice."""
         return Assumption(self.adversary_rate, self.dropout_rate, self.server, federation.hospitals)
@@ -734,7 +739,7 @@ class Experiment:
                 f"secagg.protocol additive: {federation.cohort_size} hospitals in a round; the sum of two tells "
                 f"each the other's, so let {SMALLEST_COHORT} or more take part"
             )
-        if secagg.protocol != "secagg_plus":
+        if not secagg.masked:
             return
         if secagg.degree is not None and secagg.degree >= federation.cohort_size:
             raise InputError(
@@ -839,7 +844,7 @@ class Experiment:
     def _check_distributed(self) -> None:
         """Raise unless a round is one step at public weights inside a sum that holds enough noise."""
         federation, secagg = self.federation, self.secagg
-        if secagg.protocol != "secagg_plus":
+        if not secagg.masked:
             raise InputError(
                 f"secagg.protocol is '{secagg.protocol}': under privacy.mechanism 'distributed' a hospital's own "
                 "noise is a share only; set it to secagg_plus"

@@ -375,7 +375,7 @@ class Driver:
             arrived,
             apart=parts,
             lost=lost,
-            again=experiment.secagg.protocol != "secagg_plus",
+            again=not experiment.secagg.masked,
             deadline=None if limit is None else time.monotonic() + limit,
             late=lambda: given_up(hospital),
             afterwards=afterwards,

@@ -48,9 +48,9 @@ def enrol(experiment: Experiment, roster: Roster, output: Path | None = None) ->
         )
     identities: dict[int, Identity] = {}
     pinned = experiment.secagg.identities
-    if experiment.secagg.protocol == "secagg_plus" and not pinned and output is not None:
+    if experiment.secagg.masked and not pinned and output is not None:
         pinned = _read_pinned(output)
-    if experiment.secagg.protocol == "secagg_plus" and not pinned:
+    if experiment.secagg.masked and not pinned:
         identities = {member.hospital: Identity() for member in roster.members}
         pinned = [identity.public.hex() for identity in identities.values()]
     settled = replace(experiment, secagg=replace(experiment.secagg, max_weight=greatest, identities=pinned))
@@ -60,7 +60,7 @@ def enrol(experiment: Experiment, roster: Roster, output: Path | None = None) ->
 
 def unsafe_choice(experiment: Experiment) -> str | None:
     """What is wrong with degree and threshold that run by `secagg.allow_unsafe`; None where nothing is."""
-    if experiment.secagg.protocol != "secagg_plus":
+    if not experiment.secagg.masked:
         return None
     return experiment.secagg.warning(experiment.federation)
 
@@ -213,6 +213,6 @@ def upload_bytes(experiment: Experiment, parameters: int, dose: Dose | None = No
         return 4 * parameters
     encoding = ring_of(experiment, dose)
     length = encoding.length(parameters)
-    if experiment.secagg.protocol == "secagg_plus":
+    if experiment.secagg.masked:
         return packed_bytes(length, encoding.ring_bits)
     return 4 * length * experiment.federation.cohort_size  # a share to each other hospital, and the shares' sum

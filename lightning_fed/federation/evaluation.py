@@ -48,7 +48,7 @@ class Evaluation:
         self.shards: list[Shard] = []
         self.scores: list[HospitalScore | None] = []
         self.limit = experiment.real_timeout
-        self.again = experiment.secagg.protocol != "secagg_plus"
+        self.again = not experiment.secagg.masked
 
     def jobs(self) -> list[Job]:
         """The work: a shard is one batch, so that the result does not depend on who does it."""

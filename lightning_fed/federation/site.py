@@ -67,7 +67,7 @@ class Site:
         torch.set_num_threads(experiment.training.threads)
         _claim_gpu(experiment.ray.gpus_per_hospital)
         self.experiment, self.data = experiment, data
-        self.clients = self._clients(members, output) if experiment.secagg.protocol == "secagg_plus" else {}
+        self.clients = self._clients(members, output) if experiment.secagg.masked else {}
         self.hospitals = {member.hospital: self._hospital(member, output) for member in members}
         self.outboxes = self._outboxes()
         self._evaluator: Classifier | None = None

@@ -17,6 +17,7 @@ from lightning_fed.tracking.audits import (
     alone_text,
     chance_text,
     interval_text,
+    oddest_text,
     told_hospitals,
 )
 from lightning_fed.tracking.rounding import epsilon_text
@@ -37,7 +38,8 @@ TOLD_APART = (
     "An AUC of 0.5 is guessing. The attacker has each image with its label, the final model, and the other "
     "federations for shadows; it sees no round and asks once. A stronger one may do better: these are no upper "
     "bounds. Intervals of 95 % are over images, and not over other trainings; what single federations gave stands "
-    "beside, and the share of members that are found where 1 % of the others are taken for members."
+    "beside, and the share of members that are found where 1 % of the others are taken for members. "
+    "{oddest}."
 )
 GUARANTEE = ", at ε = {epsilon} of {unit}"
 MEMBERS = ("attack", "images of", "AUC", "single federations", "members found at 1 % of others")
@@ -109,7 +111,11 @@ def told_apart(audit: MembershipAudited) -> str:
     if audit.epsilon is not None:
         guarantee = GUARANTEE.format(epsilon=epsilon_text(audit.epsilon), unit=f"each {audit.unit}")
     return TOLD_APART.format(
-        federations=audit.federations, rounds=audit.rounds, guarantee=guarantee, accuracy=percent(audit.accuracy)
+        federations=audit.federations,
+        rounds=audit.rounds,
+        guarantee=guarantee,
+        accuracy=percent(audit.accuracy),
+        oddest=oddest_text(audit),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,7 @@ from lightning_fed.tracking.audits import (
     alone_text,
     chance_text,
     interval_text,
+    oddest_text,
     told_hospitals,
 )
 from lightning_fed.tracking.console import say
@@ -53,13 +55,17 @@ def print_inversion(audited: InversionAudited) -> None:
 def print_membership(audited: MembershipAudited) -> None:
     """How well members are told, of all hospitals and of those that stand out."""
     title = f"{audited.network}, {audited.mechanism}: members told in {audited.federations} federations"
-    table = Table(title=title)
-    for heading in ("attack", "images of", "images", "AUC", "single federations", "members found at 1 % false"):
-        table.add_column(heading, justify="left" if heading in ("attack", "images of") else "right")
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("images of", "AUC", "found at 1 % false"):
+        table.add_column(heading, justify="left" if heading == "images of" else "right")
+    attack = ""
     for whose, one in told_hospitals(audited):
-        shown = f"{one.images:,}", interval_text(one.auc), alone_text(one), interval_text(one.found)
-        table.add_row(one.attack, whose, *shown)
+        if one.attack != attack:
+            attack = one.attack
+            table.add_row(f"[bold]{attack}[/], singly", f"[dim]{alone_text(one)}[/]")
+        table.add_row(f"  {whose}", interval_text(one.auc), interval_text(one.found))
     Console().print(table)
+    say(oddest_text(audited))
     say(f"{audited.rounds} rounds each, {audited.accuracy:.1%} of the validation split ({audited.seconds:.0f} s)")
 
 

@@ -180,12 +180,20 @@ def chance_text(found: InversionFound) -> str:
 
 
 def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFound]]:
-    """What was found of all hospitals, of the smallest and of the oddest, and whose it is in words."""
+    """What was found of all hospitals, the smallest and the oddest (`oddest_text`), and whose it is in words."""
     named = {
         None: "all hospitals",
         audited.smallest: f"hospital {audited.smallest}, the smallest",
-        audited.oddest: f"hospital {audited.oddest}, the oddest (p {audited.oddest_p:.2g})",
+        audited.oddest: f"hospital {audited.oddest}, the oddest",
     }
     if audited.smallest == audited.oddest:
-        named[audited.oddest] = f"hospital {audited.oddest}, the smallest and oddest (p {audited.oddest_p:.2g})"
+        named[audited.oddest] = f"hospital {audited.oddest}, smallest, oddest"
     return [(named[one.hospital], one) for one in audited.found if one.hospital in named]
+
+
+def oddest_text(audited: MembershipAudited) -> str:
+    """Which hospital's classes are the oddest, and what chance has of it."""
+    return (
+        f"Hospital {audited.oddest} is the oddest by its classes; drawn from all, the oddest of as many is as odd "
+        f"with probability {audited.oddest_p:.2g}"
+    )

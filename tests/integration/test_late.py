@@ -14,6 +14,7 @@ import pytest
 import ray
 
 from lightning_fed.experiment import Experiment, Privacy, SecAgg
+from lightning_fed.federation.driver import Driver
 from lightning_fed.tracking.records import TrainedRound
 from tests.federation.protected import driver_of
 from tests.integration.test_secagg_on_ray import SMALL
@@ -21,6 +22,29 @@ from tests.integration.test_secagg_on_ray import SMALL
 pytestmark = pytest.mark.slow
 
 SLEEPER = 1
+
+
+def rounds_with_a_sleeper(driver: Driver, until: int | None) -> list[TrainedRound]:
+    """All rounds; the sleeper's process is stopped as round 2 is asked of it, and goes on after round `until`."""
+    there: Any = driver.crew
+    site = driver.roster.site_of[SLEEPER]
+    pid = ray.get(there.actors[site].__ray_call__.remote(lambda self: os.getpid()))
+    start = there.start
+
+    def stopping_start(to: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
+        if method == "fit" and arguments[:2] == (SLEEPER, 2):
+            os.kill(pid, signal.SIGSTOP)
+        return start(to, method, arguments, apart)
+
+    def wake(trained: TrainedRound) -> None:
+        if trained.round == until:
+            os.kill(pid, signal.SIGCONT)
+
+    there.start, driver.on_close = stopping_start, wake
+    try:
+        return [record.trained for record in driver.rounds()]
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def settings(protocol: str) -> Experiment:
@@ -35,25 +59,7 @@ def test_a_round_that_a_late_hospital_never_began_costs_it_nothing(tmp_path: Pat
     data = replace(SMALL.data, validation=0.0)
     driver = driver_of(replace(settings("plain"), privacy=private, data=data), tmp_path)
     with closing(driver.crew):
-        there: Any = driver.crew
-        site = driver.roster.site_of[SLEEPER]
-        pid = ray.get(there.actors[site].__ray_call__.remote(lambda self: os.getpid()))
-        start = there.start
-
-        def stopping_start(to: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
-            if method == "fit" and arguments[:2] == (SLEEPER, 2):
-                os.kill(pid, signal.SIGSTOP)
-            return start(to, method, arguments, apart)
-
-        def wake(trained: TrainedRound) -> None:
-            if trained.round == 3:
-                os.kill(pid, signal.SIGCONT)
-
-        there.start, driver.on_close = stopping_start, wake
-        try:
-            told = [record.trained for record in driver.rounds()]
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        told = rounds_with_a_sleeper(driver, until=3)
     assert [SLEEPER in one.late for one in told] == [False, True, True, False]
     assert SLEEPER in told[3].counted
     lines = (tmp_path / "hospitals" / str(SLEEPER) / "ledger.jsonl").read_text().splitlines()
@@ -67,20 +73,7 @@ def test_a_late_hospital_is_not_asked_for_a_round_that_its_budget_does_not_pay_f
     data = replace(SMALL.data, validation=0.0)
     driver = driver_of(replace(settings("plain"), privacy=private, data=data), tmp_path)
     with closing(driver.crew):
-        there: Any = driver.crew
-        pid = ray.get(there.actors[driver.roster.site_of[SLEEPER]].__ray_call__.remote(lambda self: os.getpid()))
-        start = there.start
-
-        def stopping_start(to: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
-            if method == "fit" and arguments[:2] == (SLEEPER, 2):
-                os.kill(pid, signal.SIGSTOP)
-            return start(to, method, arguments, apart)
-
-        there.start = stopping_start
-        try:
-            told = [record.trained for record in driver.rounds()]
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        told = rounds_with_a_sleeper(driver, until=None)
     assert [one.failed for one in told] == [None, None]
     assert driver.stopped_on_budget
 
@@ -89,25 +82,7 @@ def test_a_late_hospital_is_not_asked_for_a_round_that_its_budget_does_not_pay_f
 def test_a_stopped_process_is_late_and_takes_part_again_when_it_goes_on(protocol: str, tmp_path: Path) -> None:
     driver = driver_of(settings(protocol), tmp_path)
     with closing(driver.crew):
-        there: Any = driver.crew
-        site = driver.roster.site_of[SLEEPER]
-        pid = ray.get(there.actors[site].__ray_call__.remote(lambda self: os.getpid()))
-        start = there.start
-
-        def stopping_start(to: int, method: str, arguments: tuple[Any, ...], apart: int = 0) -> Any:
-            if method == "fit" and arguments[:2] == (SLEEPER, 2):
-                os.kill(pid, signal.SIGSTOP)
-            return start(to, method, arguments, apart)
-
-        def wake(trained: TrainedRound) -> None:
-            if trained.round == 2:
-                os.kill(pid, signal.SIGCONT)
-
-        there.start, driver.on_close = stopping_start, wake
-        try:
-            told = [record.trained for record in driver.rounds()]
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        told = rounds_with_a_sleeper(driver, until=2)
     others = tuple(hospital for hospital in range(4) if hospital != SLEEPER)
     assert [one.failed for one in told] == [None] * 4
     assert [one.late for one in told] == [(), (SLEEPER,), (), ()]
