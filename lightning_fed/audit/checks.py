@@ -79,6 +79,8 @@ def gaussian(residuals: Sequence[Reals], expected: Sequence[float]) -> Check:
         power = np.abs(np.fft.rfft(one - one.mean())) ** 2
         own = np.fft.irfft(power, n=len(one))
         shifted = np.abs(own[1 : len(one) // 2 + 1])
+        if len(one) % 2 == 0:
+            shifted[-1:] /= math.sqrt(2)  # by half its length each product counts twice
         lags += len(shifted)
         if own[0] > 0 and len(shifted):
             greatest = max(greatest, float(shifted.max() / own[0]) * math.sqrt(len(one)))
@@ -111,6 +113,9 @@ def served(pairs: Sequence[tuple[int, int]], as_drawn: bool) -> Check:
 def sizes(counts: Sequence[tuple[int, float, int]]) -> Check:
     """Whether samples vary in size as Poisson's do, and are not all of one size.
 
+    By chi-square with the degrees of freedom that fit the fourth moment; of few or small samples never less likely
+    than that all are as near to their mean as whole numbers can be.
+
     Args:
         counts: of each sample: images that may be in it, rate, and images in it.
     """
@@ -119,7 +124,8 @@ def sizes(counts: Sequence[tuple[int, float, int]]) -> Check:
     fourth = sum((1 - 6 * rate * (1 - rate)) / (number * rate * (1 - rate)) for number, rate, _ in free)
     freedom = 2 * len(scores) ** 2 / (2 * len(scores) + fourth) if scores else 1.0
     ratio = sum(scores) / len(scores) if scores else 1.0
-    chance = float(stats.chi2.cdf(ratio * freedom, freedom)) if scores else 1.0
+    nearest = math.exp(sum(stats.binom.logpmf(round(number * rate), number, rate) for number, rate, _ in free))
+    chance = max(nearest, float(stats.chi2.cdf(ratio * freedom, freedom))) if scores else 1.0
     told = f"{len(scores)} samples vary in size {ratio:.2f} as much as Poisson's"
     return Check("sizes", chance >= LEVEL, told, {"ratio": ratio, "p_value": chance})
 
@@ -200,6 +206,8 @@ def within_claim(composed: Mapping[int, float], claimed: float, tolerance: float
     Args:
         composed: epsilon by hospital. tolerance: of the two accountants, relative.
     """
+    if not composed:
+        return Check("composition", False, f"nothing was charged, claimed {claimed:.3f}")
     worst = max(composed.values())
     return Check(
         "composition",

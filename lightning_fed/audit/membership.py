@@ -18,8 +18,8 @@ Reals = NDArray[np.float64]
 Coins = NDArray[np.bool_]
 FALSE_POSITIVES = 0.01
 """Share of those that are no members which may be taken for members where the true positives are counted."""
-LEAST_OTHERS = 500
-"""Scores of others from which on that share is told: the threshold is the fifth of them, not the very greatest."""
+LEAST_OTHERS = 300
+"""Others of a federation from which on that share is told: the threshold is the fourth score, not the greatest."""
 RESAMPLES = 400
 SMALLEST = 1e-6
 
@@ -117,7 +117,7 @@ ATTACKS: dict[str, Callable[[Federations, int], Reals]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """A value, and an interval that holds it with `CONFIDENCE`."""
+    """A value, and an interval that holds it with `CONFIDENCE` over other images."""
 
     value: float
     low: float
@@ -126,12 +126,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Success:
-    """How well members are told.
+    """How well members are told, each federation's scores for themselves, in the mean over the federations.
 
     Args:
         auc: chance that a member's score is above another's. true_positives: share of the members found where
-            `FALSE_POSITIVES` of the others are taken for such; None of fewer than `LEAST_OTHERS` others.
-        alone: AUC of each federation by itself; not a number where it has members alone, or others alone.
+            `FALSE_POSITIVES` of the others are taken for such; None where a federation has fewer than
+            `LEAST_OTHERS` others.
+        alone: AUC of each federation; not a number where it has members alone, or others alone.
     """
 
     auc: Limits
@@ -140,7 +141,7 @@ class Success:
 
 
 def success(scores: Reals, coins: Coins, seed: int = 0) -> Success:
-    """Of an attack on several federations, each image's scores taken together.
+    """Of an attack on several federations, each by scores and a threshold of its own.
 
     The intervals are of the bootstrap over images, an image with all of its scores at once: they speak of other
     images of these hospitals, and not of other trainings, whose luck all images of a federation share.
@@ -149,23 +150,34 @@ def success(scores: Reals, coins: Coins, seed: int = 0) -> Success:
         scores, coins: (federations, images).
 
     Raises:
-        ValueError: there is no member, or nothing but members.
+        ValueError: no federation has both members and others.
     """
-    if coins.all() or not coins.any():
+    alone = _all_rates(scores, coins)
+    if not len(_both(alone)):
         raise ValueError("members and others are needed")
     random, count = np.random.default_rng(seed), coins.shape[1]
     again = []
     for _ in range(RESAMPLES):
         drawn = random.integers(count, size=count)
-        if coins[:, drawn].all() or not coins[:, drawn].any():
-            continue  # of a handful of images
-        again.append(_rates(scores[:, drawn].ravel(), coins[:, drawn].ravel()))
+        rates = _both(_all_rates(scores[:, drawn], coins[:, drawn]))
+        if len(rates):  # not so of a handful of images
+            again.append(rates.mean(0))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(again, (tail, 1 - tail), axis=0) if again else np.array([[0.0, 0.0], [1.0, 1.0]])
-    found = _rates(scores.ravel(), coins.ravel())
+    found = _both(alone).mean(0)
     auc, true = (Limits(*map(float, limits)) for limits in zip(found, low, high, strict=True))
-    alone = tuple(_rates(*one)[0] for one in zip(scores, coins, strict=True))
-    return Success(auc, true if (~coins).sum() >= LEAST_OTHERS else None, alone)
+    enough = (~coins).sum(1).min() >= LEAST_OTHERS
+    return Success(auc, true if enough else None, tuple(map(float, alone[:, 0])))
+
+
+def _all_rates(scores: Reals, coins: Coins) -> Reals:
+    """`_rates` of each federation (federations, 2)."""
+    return np.array([_rates(*one) for one in zip(scores, coins, strict=True)])
+
+
+def _both(rates: Reals) -> Reals:
+    """Of the federations that have members and others."""
+    return rates[~np.isnan(rates[:, 0])]
 
 
 def _rates(scores: Reals, coins: Coins) -> tuple[float, float]:

@@ -12,8 +12,8 @@ from lightning_fed.report.findings import (
     audited,
     found_images,
     found_members,
+    results_of,
     sought,
-    tests_of,
     told_apart,
 )
 from lightning_fed.report.markup import number, percent
@@ -80,7 +80,8 @@ def _audit(run: Run) -> list[str]:
     found, lines = run.audits, list[str]()
     for title, audit in (("Audit", found.epsilon), ("Audit by images with wrong labels", found.epsilon_by_images)):
         if audit is not None:
-            lines += _part(title, f"{audited(audit)}.", ("test", "", "found"), tests_of(audit))
+            tests = results_of(audit, private=False)
+            lines += _part(title, f"{audited(audit)}.", ("test", "", "found"), tests)
     if found.inversion is not None:
         rows = found_images(found.inversion)
         lines += _part("Images found in a gradient step", sought(found.inversion), FOUND, rows)

@@ -50,9 +50,16 @@ def audited(audit: EpsilonAudited) -> str:
     return f"Audited, against {audit.adversary}: {audit.verdict}"
 
 
-def tests_of(audit: EpsilonAudited) -> list[tuple[str, str, str]]:
-    """Rows of what was tested, whether it holds, and what was found."""
-    rows = [(check.name, "holds" if check.passed else "does not hold", check.told) for check in audit.checks]
+def results_of(audit: EpsilonAudited, private: bool = True) -> list[tuple[str, str, str]]:
+    """Rows of what was tested, whether it holds, and what was found.
+
+    Args:
+        private: with what the tests found, among it numbers of images that were drawn and clipped.
+    """
+    rows = [
+        (check.name, "holds" if check.passed else "does not hold", check.told if private else "")
+        for check in audit.checks
+    ]
     if audit.bound is not None:
         holds = "below the claim" if audit.bound <= audit.claimed else "above the claim"
         told = f"ε > {audit.bound:.2f} with confidence {audit.confidence:g}: {audit.attacked}"
@@ -70,7 +77,7 @@ def _audit(audit: EpsilonAudited | None) -> list[str]:
     if audit is None:
         return []
     told = paragraph(f"{audited(audit)}.", kind="warning" if audit.refuted else "")
-    return [told, table(("audit", "", "found"), tests_of(audit))]
+    return [told, table(("audit", "", "found"), results_of(audit))]
 
 
 def sought(audit: InversionAudited) -> str:

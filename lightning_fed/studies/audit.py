@@ -23,7 +23,7 @@ from lightning_fed.report.reconstructions import draw_rows
 from lightning_fed.studies.audit_epsilon import BUDGETS, audit_by_images, audit_epsilon
 from lightning_fed.studies.audit_inversion import INVERSIONS, audit_inversion, rows_of
 from lightning_fed.studies.audit_leaks import leaks_of
-from lightning_fed.studies.audit_membership import MEMBERSHIPS, audit_membership, prepare_membership
+from lightning_fed.studies.audit_membership import MEMBERSHIPS, audit_membership, forget, prepare_membership
 from lightning_fed.studies.audit_tables import print_epsilon, print_inversion, print_leaks, print_membership
 from lightning_fed.studies.audit_view import charges_of, prepare_audit
 from lightning_fed.studies.single import Prepared, resolve
@@ -110,9 +110,10 @@ def _membership(words: list[str]) -> int:
     parser = _parser("membership", _membership.__doc__, told, MEMBERSHIPS)
     options, run, experiment, folder = _asked(parser, words)
     budget = MEMBERSHIPS[options.budget]
-    audited = audit_membership(prepare_membership(experiment, budget), budget, experiment, folder)
+    audited, shadows = audit_membership(prepare_membership(experiment, budget), budget, experiment, folder)
     print_membership(audited)
     _write(folder, run, {"membership": asdict(audited)})
+    forget(shadows)
     return 0
 
 
@@ -131,7 +132,9 @@ def _asked(parser: CommandParser, words: list[str]) -> tuple[Namespace, Path | N
     if run is not None and rest:
         raise InputError(f"audit: {rest[0]}: a run is audited as it ran; leave it out, or name --config")
     experiment = resolve(read_experiment(rest) if run is None else _experiment_of(run))
-    return options, run, experiment, _folder(run, options.output, experiment)
+    folder = _folder(run, options.output, experiment)
+    _found_before(folder)  # which is told before an attack of minutes
+    return options, run, experiment, folder
 
 
 def _provenance(prepared: Prepared, audited: InversionAudited) -> str:
@@ -192,15 +195,27 @@ def _kept_ledgers(run: Path, prepared: Prepared) -> Check:
     return found
 
 
+def _found_before(folder: Path) -> dict[str, Any]:
+    """What other audits left there.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = RunFolder(folder).audit
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not JSON; remove it") from error
+    if not isinstance(kept, dict):
+        raise InputError(f"{path}: holds no audits; remove it")
+    return kept
+
+
 def _write(folder: Path, run: Path | None, found: dict[str, Any]) -> None:
     """`audit.json`, beside what other audits left there, and the run's page anew."""
     folder.mkdir(parents=True, exist_ok=True)
     path = RunFolder(folder).audit
-    try:
-        kept = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON; remove it") from error
-    write_text_whole(path, json.dumps({**kept, **found}, indent=1) + "\n")
+    write_text_whole(path, json.dumps({**_found_before(folder), **found}, indent=1) + "\n")
     say(f"written: {path}")
     if run == folder:
         say(f"written: {write_report(folder)}")

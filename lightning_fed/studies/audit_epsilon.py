@@ -36,7 +36,7 @@ from lightning_fed.privacy.doses import most_rounds
 from lightning_fed.studies.audit_bounds import Bounded, Budget, bound_by_canaries, bound_by_releases
 from lightning_fed.studies.audit_mislabelled import bound_by_images
 from lightning_fed.studies.audit_view import Charged, Watched, run_watched, tensors_of, variance_of
-from lightning_fed.studies.audit_watch import Held, Release, Watch
+from lightning_fed.studies.audit_watch import Held, Release, Watch, draws_at_random
 from lightning_fed.studies.single import Prepared
 from lightning_fed.tracking.audits import AuditCheck, EpsilonAudited
 from lightning_fed.tracking.console import say
@@ -126,9 +126,18 @@ class EpsilonAudit:
 
 
 def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
-    """Attack what a federation releases; `prepared` is of `prepare_audit`."""
+    """Attack what a federation releases; `prepared` is of `prepare_audit`.
+
+    Raises:
+        InputError: the network draws at random, so that its gradients cannot be recomputed.
+    """
     begun, experiment, doses = time.monotonic(), prepared.experiment, prepared.roster.doses
     assert doses is not None
+    if experiment.privacy.by_images and draws_at_random(prepared.classifier.network):
+        raise InputError(
+            "audit epsilon: the network has dropout, and its gradients cannot be recomputed; take the dropout "
+            "out, or name --canaries images"
+        )
     rounds = most_rounds(experiment)
     audit = _claim(prepared, rounds, adversary_of(experiment))
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:

@@ -21,12 +21,14 @@ from lightning_fed.errors import InputError
 from lightning_fed.models.classifier import normalise
 from lightning_fed.report.reconstructions import Row
 from lightning_fed.secagg.masks import KEY_BYTES, Words
+from lightning_fed.secagg.parameters import Parameters
 from lightning_fed.secagg.quantise import GREATEST_RING, Encoding
 from lightning_fed.studies.audit_view import Charged, variance_of
 from lightning_fed.studies.secagg_parties import Exchanged, Parties
 from lightning_fed.studies.single import Prepared
 from lightning_fed.tracking.audits import (
     CLIPPED,
+    MASKED,
     NOISED,
     NONE,
     SUM,
@@ -73,10 +75,12 @@ class Reconstructed:
 def audit_inversion(
     prepared: Prepared, budget: InversionBudget, hospital: int
 ) -> tuple[InversionAudited, list[Reconstructed]]:
-    """Attack the first step of a run; `prepared` is of `prepare_audit`.
+    """Attack one step at a run's weights before any training; `prepared` is of `prepare_audit`.
+
+    Where so few hospitals take part that no sum would be opened, what leaves under SecAgg+ is not looked at.
 
     Raises:
-        InputError: the mechanism is not one of images, or there is no such hospital, or it has too few images.
+        InputError: the mechanism is not one of images, or there is no such hospital, or one has too few images.
     """
     begun, experiment = time.monotonic(), prepared.experiment
     if not experiment.privacy.by_images:
@@ -87,9 +91,10 @@ def audit_inversion(
     if not 0 <= hospital <= last:
         raise InputError(f"audit inversion: --hospital is {hospital}: hospitals are 0 to {last}")
     scene = Scene(prepared, budget.attack, hospital)
+    scene.check(max(budget.batches))
     results, pictures = [], []
     for batch in budget.batches:
-        for way in WAYS:
+        for way in scene.ways:
             since = time.monotonic()
             found, others = scene.attack(way, batch, budget.images)
             pictures.append(found)
@@ -138,6 +143,9 @@ class Scene:
 
     Args:
         prepared: experiment, images and first weights. attack: how hard is tried. hospital: whose images.
+
+    Attributes:
+        cohort: hospitals whose sum is opened, that one among them. ways: of `WAYS`, those that can be looked at.
     """
 
     def __init__(self, prepared: Prepared, attack: Attack, hospital: int) -> None:
@@ -149,8 +157,38 @@ class Scene:
             np.random.default_rng([prepared.experiment.seed, member.hospital]).permutation(member.train)
             for member in prepared.roster.members
         ]
+        count = len(self.orders)
+        asked = range(prepared.experiment.federation.cohort_size)
+        self.cohort = sorted((hospital + place) % count for place in asked)
+        self.parameters = self._parameters()
+        self.ways = [way for way in WAYS if self.parameters is not None or way not in (MASKED, SUM)]
         validation = prepared.data.validation
         self.public = Public(*_tensors(validation, np.arange(len(validation))), attack.components)
+
+    def _parameters(self) -> Parameters | None:
+        """Of the sum; None where the experiment opens none, and none could be opened by the rule."""
+        secagg = self.experiment.secagg
+        try:
+            return secagg.parameters(self.experiment.federation)
+        except InputError as error:
+            if secagg.masked:
+                raise
+            say(f"what leaves under SecAgg+ is not looked at: {error}")
+            return None
+
+    def check(self, batch: int) -> None:
+        """Raise unless there are images for steps of so many.
+
+        Raises:
+            InputError: there are not.
+        """
+        for hospital in self.cohort if SUM in self.ways else [self.hospital]:
+            own = len(self.orders[hospital])
+            if own < batch:
+                raise InputError(
+                    f"audit inversion: hospital {hospital} has {own} images, fewer than a batch of {batch}; set "
+                    f"data.min_images to {batch}"
+                )
 
     def attack(self, way: str, batch: int, images: int) -> tuple[Reconstructed, list[Likeness]]:
         """What is found in steps of `batch` images, and how alike it is to others of the same classes.
@@ -158,8 +196,9 @@ class Scene:
         Args:
             images: of the hospital, in as many steps as they fill; of all hospitals' sum one step is enough.
         """
-        everybody = range(len(self.orders))
-        steps = self._steps(everybody, batch, batch) if way == SUM else self._steps([self.hospital], batch, images)
+        steps = (
+            self._steps(self.cohort, batch, batch) if way == SUM else self._steps([self.hospital], batch, images)
+        )
         true, found = [], []
         own, others = list[Likeness](), list[Likeness]()
         for number, step in enumerate(steps):
@@ -176,8 +215,6 @@ class Scene:
     def _steps(self, hospitals: Iterable[int], batch: int, images: int) -> list[Step]:
         some = list(hospitals)
         least = min(len(self.orders[one]) for one in some)
-        if least < batch:
-            raise InputError(f"audit inversion: a hospital has {least} images, fewer than a batch of {batch}")
         starts = range(0, max(min(images, least) - batch, 0) + 1, batch)
         return [Step({one: self.orders[one][start : start + batch] for one in some}) for start in starts]
 
@@ -194,13 +231,13 @@ class Scene:
         if way in (CLIPPED, NOISED):
             return self._protected(step.everybody, noised=way == NOISED)
         batch = len(next(iter(step.rows.values())))
-        rows = [step.rows.get(hospital, order[:batch]) for hospital, order in enumerate(self.orders)]
-        secagg, hospitals = self.experiment.secagg, len(self.orders)
-        encoding = Encoding(hospitals, secagg.clip, secagg.bits, max_weight=1)
+        rows = [step.rows.get(hospital, self.orders[hospital][:batch]) for hospital in self.cohort]
+        secagg = self.experiment.secagg
+        encoding = Encoding(len(self.cohort), secagg.clip, secagg.bits, max_weight=1)
         exchanged = self._exchange([self._gradient(some) for some in rows], encoding)
         if way == SUM:
             return encoding.decode(exchanged.opened)[0]
-        return _as_floats(exchanged.masked[self.hospital], encoding)
+        return _as_floats(exchanged.masked[self.cohort.index(self.hospital)], encoding)
 
     def _gradient(self, rows: Indices) -> Floats:
         return np.asarray(gradient(self.network, *_tensors(self.train, rows)).numpy())
@@ -220,8 +257,8 @@ class Scene:
 
     def _exchange(self, gradients: Sequence[Floats], encoding: Encoding) -> Exchanged:
         """A round of SecAgg+ with the hospitals' gradients for updates."""
-        parameters = self.experiment.secagg.parameters(self.experiment.federation)
-        parties = Parties(parameters, encoding, encoding.length(len(gradients[0])))
+        assert self.parameters is not None
+        parties = Parties(self.parameters, encoding, encoding.length(len(gradients[0])))
         return parties.exchange(1, [encoding.encode(one, 1, os.urandom(KEY_BYTES))[0] for one in gradients])
 
 

@@ -13,6 +13,7 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.state import read_whole
 from lightning_fed.tracking.files import RunFolder, read_rounds
+from lightning_fed.tracking.wandb import told_names
 
 SEEN = "taken from hospitals' private images (diagnostic)"
 TIMING = "time, which depends on images"
@@ -50,9 +51,9 @@ def _audits(run: Path) -> Iterator[Leak]:
     audit = RunFolder(run).audit
     if audit.exists():
         found = json.loads(audit.read_text())
-        for name in ("inversion", "membership"):
+        for name, numbers in (("inversion", "found"), ("membership", "found"), *AUDITED):
             if found.get(name) is not None:
-                yield Leak(audit.name, name, len(found[name]["found"]), SEEN)
+                yield Leak(audit.name, name, len(found[name][numbers]), SEEN)
     pictures = sorted(run.glob("figures/inversion.*"))
     if pictures:
         yield Leak("figures/inversion.*, report.html", "hospitals' images", len(pictures), SEEN)
@@ -111,6 +112,8 @@ def rules_of_checkpoint(experiment: Experiment) -> Rules:
     }
 
 
+AUDITED = (("epsilon", "checks"), ("epsilon_by_images", "checks"))
+"""Parts of `audit.json`, whose tests say how many images went in, and how many gradients were clipped."""
 PLAIN = ("hospital", "round", "steps", "spending.steps")
 TIMES = ("train_seconds", "aggregate_seconds", "setup_seconds")
 
@@ -123,15 +126,15 @@ def rules_of_wandb(experiment: Experiment) -> Rules:
         "released/epsilon": None,
         "diagnostic": SEEN,
         **dict.fromkeys(("seconds", "_runtime", "_timestamp", "_wandb"), TIMING),
+        **dict.fromkeys(("cpu", "disk", "gpu", "memory", "memory_percent", "network", "proc"), TIMING),
     }
 
 
 def _wandb(run: Path, experiment: Experiment) -> Iterator[Leak]:
-    """By the names in W&B's own file of what it was told, which is not text."""
+    """By the names in W&B's own files of what it was told, beside the experiment."""
     names: Counter[str] = Counter()
     for path in sorted((run / "wandb").rglob("*.wandb")):
-        names.update(match.decode() for match in NAME.findall(path.read_bytes()))
+        names.update(told_names(path))
+    for section in experiment.as_dict():
+        names.pop(section, None)
     yield from leaks_among("wandb/", names, rules_of_wandb(experiment))
-
-
-NAME = re.compile(rb"\b(?:released|diagnostic|seconds|secagg|test)/[a-z_]+\b(?!/)")

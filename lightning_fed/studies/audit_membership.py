@@ -7,6 +7,7 @@ the halves. Each is attacked in turn, with the others for shadows.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import tempfile
@@ -27,7 +28,7 @@ from lightning_fed.data.images import Indices, Labels
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import doses_of
-from lightning_fed.federation.roster import Roster
+from lightning_fed.federation.roster import Member, Roster
 from lightning_fed.federation.side_by_side import side_by_side
 from lightning_fed.models.vector import load_vector, vector_size
 from lightning_fed.seeds import derive, stream
@@ -80,12 +81,13 @@ class Seen:
 
     Args:
         confidences: of its model in each image (images,). coins: whether it trained on it (images,). accuracy: of
-            its model on the validation split.
+            its model on the validation split. epsilon: of its worst hospital; not a number without a guarantee.
     """
 
     confidences: Reals
     coins: Coins
     accuracy: float
+    epsilon: float
 
 
 @dataclass(frozen=True)
@@ -93,24 +95,26 @@ class Shadow:
     """A federation to be trained.
 
     Args:
-        experiment: of all of them, by `prepare_membership`. number: which of them. folder: for what is seen of it.
+        experiment: of all of them, by `prepare_membership`. begun_with: digest of weights and images
+            (`begun_with`). number: which of them. folder: for what is seen of it.
     """
 
     experiment: Experiment
+    begun_with: str
     number: int
     folder: Path
 
     @property
     def path(self) -> Path:
         """Of what is seen, named by what it depends on."""
-        return self.folder / f"{self.experiment.fingerprint[:16]}-{self.number}.npz"
+        return self.folder / f"{self.experiment.fingerprint[:16]}-{self.begun_with}-{self.number}.npz"
 
     def keep(self, seen: Seen) -> None:
         """Write it, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez(file, confidences=seen.confidences, coins=seen.coins, accuracy=seen.accuracy)
+            np.savez(file, **asdict(seen))
         os.replace(part, self.path)
 
     def seen(self, images: int) -> Seen:
@@ -121,7 +125,8 @@ class Shadow:
         """
         try:
             with np.load(self.path) as kept:
-                seen = Seen(kept["confidences"], kept["coins"], float(kept["accuracy"]))
+                numbers = (float(kept[name]) for name in ("accuracy", "epsilon"))
+                seen = Seen(kept["confidences"], kept["coins"], *numbers)
         except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
             raise InputError(f"{self.path}: no federation can be read from it; remove it") from error
         if seen.confidences.shape != (images,) or seen.coins.shape != (images,):
@@ -159,7 +164,7 @@ class Candidates:
         return int(self.sizes.argmin())
 
     def oddest(self, labels: Labels) -> tuple[int, float]:
-        """The hospital whose classes fit worst to being drawn from all images, and how likely one so odd is.
+        """The hospital whose classes fit worst to being drawn from all images, and how likely one so odd may be.
 
         By a chi-square test of each against the others, as distances would name small hospitals; the chance is
         that of the least p-value of so many (Bonferroni).
@@ -172,14 +177,23 @@ class Candidates:
         np.add.at(counts, (self.hospital, own), 1)
         counts = counts[:, counts.sum(0) > 0]
         tables = (np.stack([one, counts.sum(0) - one]) for one in counts)
-        values = [chi2_contingency(table).pvalue if table.sum(1).all() else 1.0 for table in tables]
-        return int(np.argmin(values)), min(1.0, len(values) * float(min(values)))
+        values = [_fit(table) if table.sum(1).all() else (1.0, 0.0) for table in tables]
+        worst = min(values)
+        return values.index(worst), min(1.0, len(values) * worst[0])
+
+
+def _fit(table: NDArray[np.int64]) -> tuple[float, float]:
+    """p-value of a chi-square test, and minus its statistic, which tells apart values too small for a float."""
+    found = chi2_contingency(table)
+    return float(found.pvalue), -float(found.statistic)
 
 
 def audit_membership(
     prepared: Prepared, budget: MembershipBudget, asked: Experiment, folder: Path
-) -> MembershipAudited:
+) -> tuple[MembershipAudited, list[Shadow]]:
     """Train the federations, as many side by side as there is room for, and attack each.
+
+    What was kept of them stays until the caller has written what was found (`forget`).
 
     Args:
         prepared: of `prepare_membership`. asked: the experiment with the user's own Ray. folder: that keeps what
@@ -191,26 +205,23 @@ def audit_membership(
     """
     begun, experiment = time.monotonic(), prepared.experiment
     kept = folder / "shadows"
-    shadows = [Shadow(experiment, number, kept) for number in range(budget.federations)]
     candidates = Candidates.of(prepared.roster)
-    half, _ = halved(prepared, candidates, 0)  # what does not fit is told before any of them trains
+    for number in range(budget.federations):
+        members_by_coins(prepared, candidates, number)  # what does not fit is told before any of them trains
+    digest = begun_with(prepared, candidates)
+    shadows = [Shadow(experiment, digest, number, kept) for number in range(budget.federations)]
     say(f"what is found of each federation is kept in {kept} until all are trained; --output {folder} goes on")
     _train(shadows, asked)
     seen = [shadow.seen(len(candidates.rows)) for shadow in shadows]
     federations = Federations(np.stack([one.confidences for one in seen]), np.stack([one.coins for one in seen]))
     results = tuple(attacked(federations, candidates))
-    for shadow in shadows:
-        shadow.path.unlink()
-    with contextlib.suppress(OSError):
-        kept.rmdir()  # unless another audit keeps its own there
     oddest, chance = candidates.oddest(prepared.data.train.labels)
-    guaranteed = experiment.privacy.guarantees
-    doses = half.roster.doses or ()
-    return MembershipAudited(
+    doses = prepared.roster.doses
+    audited = MembershipAudited(
         experiment.privacy.mechanism,
         experiment.model.name,
-        doses[0].unit if guaranteed else None,
-        epsilon_of_run(experiment, doses) if guaranteed else None,
+        doses[0].unit if doses else None,
+        max(one.epsilon for one in seen) if doses else None,
         budget.federations,
         experiment.federation.rounds,
         float(np.mean([one.accuracy for one in seen])),
@@ -220,6 +231,24 @@ def audit_membership(
         results,
         time.monotonic() - begun,
     )
+    return audited, shadows
+
+
+def forget(shadows: Sequence[Shadow]) -> None:
+    """Remove what was kept of federations."""
+    for shadow in shadows:
+        shadow.path.unlink()
+    with contextlib.suppress(OSError):
+        shadows[0].folder.rmdir()  # unless another audit keeps its own there
+
+
+def begun_with(prepared: Prepared, candidates: Candidates) -> str:
+    """Digest of the first weights, and of the images with their labels and hospitals."""
+    train, digest = prepared.data.train, hashlib.sha256()
+    rows = candidates.rows
+    for values in (prepared.model.weights, train.images[rows], train.labels[rows], candidates.hospital):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _train(shadows: Sequence[Shadow], asked: Experiment) -> None:
@@ -230,7 +259,8 @@ def _train(shadows: Sequence[Shadow], asked: Experiment) -> None:
     before = len(shadows) - len(waiting)
     told = f"; {before} were trained before" if before else ""
     say(f"{len(waiting)} federations of {shadows[0].experiment.federation.rounds} rounds train{told}")
-    for ended, (place, outcome) in enumerate(side_by_side(asked.ray, train_shadow, waiting), 1):
+    ray = replace(asked.ray, gpus_per_hospital=0.0)  # they train on the CPU
+    for ended, (place, outcome) in enumerate(side_by_side(ray, train_shadow, waiting), 1):
         if outcome is not None:
             raise outcome
         say(f"  {ended}/{len(waiting)}  federation {waiting[place].number} is trained")
@@ -254,25 +284,24 @@ def train_shadow(shadow: Shadow) -> None:
     train, validation = prepared.data.train, prepared.data.validation
     logits = classifier.logits(train.images[candidates.rows], batch).double().numpy()
     accuracy = classifier.evaluate(validation.images, validation.labels, batch).accuracy
-    shadow.keep(Seen(confidence(logits, train.labels[candidates.rows]), coins, accuracy))
+    doses = prepared.roster.doses
+    epsilon = epsilon_of_run(prepared.experiment, doses) if doses else math.nan
+    shadow.keep(Seen(confidence(logits, train.labels[candidates.rows]), coins, accuracy, epsilon))
 
 
-def halved(prepared: Prepared, candidates: Candidates, number: int) -> tuple[Prepared, Coins]:
-    """A federation's own hospitals, each image there by a coin, with noise made for them; and the coins (images,).
-
-    It begins with the weights of all others, which are public, and draws everything else for itself.
+def members_by_coins(prepared: Prepared, candidates: Candidates, number: int) -> tuple[tuple[Member, ...], Coins]:
+    """A federation's hospitals, each image there by a coin, and the coins (images,).
 
     Raises:
         InputError: a hospital has too few images, or its coins leave none.
     """
-    seed = prepared.experiment.seed
     few = np.flatnonzero(candidates.sizes < LEAST_IMAGES)
     if len(few):
         raise InputError(
             f"audit membership: hospital {few[0]} has {candidates.sizes[few[0]]} images, and {LEAST_IMAGES} are "
             f"needed; set data.min_images to {LEAST_IMAGES}"
         )
-    coins = stream(seed, "membership", number).random(len(candidates.rows)) < 0.5
+    coins = stream(prepared.experiment.seed, "membership", number).random(len(candidates.rows)) < 0.5
     members = tuple(
         replace(member, train=candidates.rows[coins & (candidates.hospital == member.hospital)])
         for member in prepared.roster.members
@@ -283,7 +312,19 @@ def halved(prepared: Prepared, candidates: Candidates, number: int) -> tuple[Pre
                 f"audit membership: coins leave hospital {member.hospital} no image in federation {number}; take "
                 "another seed"
             )
-    experiment = replace(prepared.experiment, seed=derive(seed, "membership", number))
+    return members, coins
+
+
+def halved(prepared: Prepared, candidates: Candidates, number: int) -> tuple[Prepared, Coins]:
+    """A federation's own hospitals, each image there by a coin, with noise made for them; and the coins (images,).
+
+    It begins with the weights of all others, which are public, and draws everything else for itself.
+
+    Raises:
+        InputError: a hospital has too few images, or its coins leave none.
+    """
+    members, coins = members_by_coins(prepared, candidates, number)
+    experiment = replace(prepared.experiment, seed=derive(prepared.experiment.seed, "membership", number))
     doses = doses_of(
         experiment, [len(member.train) for member in members], vector_size(prepared.classifier.network)
     )

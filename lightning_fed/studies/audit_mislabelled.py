@@ -100,6 +100,7 @@ def bound_by_images(prepared: Prepared, rounds: int, folder: Path) -> Bounded:
 def with_public_weights(experiment: Experiment, sizes: Sequence[int]) -> Experiment:
     """Hospitals count in the mean by their public sizes, whichever of their images are left out."""
     federation = experiment.federation
-    if experiment.privacy.mechanism == "distributed" or federation.weights or federation.weighting == "equal":
+    alike = federation.weighting == "equal" or federation.aggregator != "mean"
+    if experiment.privacy.mechanism == "distributed" or federation.weights or alike:
         return experiment
     return replace(experiment, federation=replace(federation, weights=list(sizes)))

@@ -77,11 +77,16 @@ def prepare_audit(experiment: Experiment, pretrained: bool = False) -> Prepared:
 
 
 def quiet(experiment: Experiment) -> Experiment:
-    """The experiment in one process, without faults, measurements and W&B."""
+    """The experiment in one process, without faults, measurements and W&B.
+
+    As many hospitals are asked, since noise and thresholds are made for so many, and all of them are in time.
+    """
+    federation = experiment.federation
+    asked = federation.cohort_size / federation.hospitals
     return replace(
         experiment,
         ray=replace(experiment.ray, enabled=False, gpus_per_hospital=0.0),
-        federation=replace(experiment.federation, over_selection=1.0, round_timeout=None),
+        federation=replace(federation, participation=asked, over_selection=1.0, round_timeout=None),
         secagg=replace(experiment.secagg, identities=[]),
         faults=Faults(),
         evaluation=Evaluation(every=experiment.federation.rounds),

@@ -99,7 +99,7 @@ class InversionAudited:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value, and an interval that holds it with a confidence of 0.95."""
+    """A value, and an interval that holds it with a confidence of 0.95 over other images of these hospitals."""
 
     value: float
     low: float
@@ -194,6 +194,6 @@ def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFoun
 def oddest_text(audited: MembershipAudited) -> str:
     """Which hospital's classes are the oddest, and what chance has of it."""
     return (
-        f"Hospital {audited.oddest} is the oddest by its classes; drawn from all, the oddest of as many is as odd "
-        f"with probability {audited.oddest_p:.2g}"
+        f"Hospital {audited.oddest} is the oddest by its classes; drawn from all, one of as many is so odd with a "
+        f"probability of {audited.oddest_p:.2g} at most"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -129,3 +131,27 @@ def _kept_id(output: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(secrets.token_hex(8))
     return path.read_text().strip()
+
+
+def told_names(path: Path) -> Counter[str]:
+    """Names of the values in W&B's own file of a run, and how often each was told.
+
+    The file holds protocol buffers (`wandb_internal.proto`): history, summary, configuration and the machine's
+    load are items of a key (field 1), or of a key in parts (field 2, repeated; joined by dots here), and a value
+    in JSON (field 16). A key of 128 bytes or more is not seen, nor an item that one of the file's blocks ends in.
+    """
+    content, names, done = path.read_bytes(), Counter[str](), 0
+    for found in re.finditer(rb"[\x0a\x12]", content):
+        end, parts = found.start(), list[bytes]()
+        if end < done:
+            continue
+        while content[end : end + 1] == found.group() and content[end + 1 : end + 2] < b"\x80":
+            length = content[end + 1] if end + 1 < len(content) else 0
+            parts.append(content[end + 2 : end + 2 + length])
+            end += 2 + length
+            if found.group() == b"\x0a":
+                break
+        if content[end : end + 2] == b"\x82\x01" and all(part.isascii() for part in parts):
+            names[b".".join(parts).decode()] += 1
+            done = end
+    return names

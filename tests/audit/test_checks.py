@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from lightning_fed.audit.checks import LEVEL, holds_signal, poisson, steps, uncorrelated, variance, within_claim
+from lightning_fed.audit.checks import (
+    LEVEL,
+    gaussian,
+    holds_signal,
+    poisson,
+    served,
+    sizes,
+    steps,
+    unchanged,
+    uncorrelated,
+    variance,
+    within_claim,
+)
 
 SIZE = 20_000
 
@@ -17,6 +29,38 @@ def test_sound_noise_passes_as_often_as_it_should() -> None:
     chances = [variance(noises(3, seed=seed), [4.0] * 3).values["p_value"] for seed in range(200)]
     assert min(chances) > LEVEL
     assert 0.3 < np.median(chances) <= 1
+
+
+def test_a_normal_distribution_passes_and_its_greatest_shift_is_one_of_so_many_normal_numbers() -> None:
+    found = [gaussian(noises(3, seed=seed), [4.0] * 3) for seed in range(50)]
+    assert all(one.passed for one in found)
+    assert np.median([one.values["p_value"] for one in found]) > 0.2
+    half = np.random.default_rng(0).standard_normal(SIZE // 2)
+    assert not gaussian([np.concatenate([half, half])], [1.0]).passed
+    assert not gaussian([np.random.default_rng(0).uniform(-3.46, 3.46, SIZE)], [4.0]).passed
+
+
+@pytest.mark.parametrize(
+    ("samples", "images", "batch"), [(2, 1000, 32), (4, 80, 4), (8, 40, 1), (4, 160, 16), (20, 1000, 256)]
+)
+def test_samples_of_poissons_sizes_pass_however_few_they_are(samples: int, images: int, batch: int) -> None:
+    """All of them at their mean is more likely than that."""
+    rate = batch / images
+    assert sizes([(images, rate, batch)] * samples).passed == (samples < 20)
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        assert sizes([(images, rate, int(count)) for count in random.binomial(images, rate, samples)]).passed
+
+
+def test_images_that_went_in_are_those_drawn() -> None:
+    assert served([(3, 3), (0, 0)], as_drawn=True).passed
+    assert not served([(3, 3), (4, 3)], as_drawn=True).passed
+    assert not served([(3, 3)], as_drawn=False).passed
+
+
+def test_updates_are_what_their_steps_give_to_within_float32() -> None:
+    assert unchanged([1e-7, 1e-5]).passed
+    assert not unchanged([1e-7, 0.01]).passed
 
 
 @pytest.mark.parametrize("deviation", [0.0, 1.0, 1.9, 2.1])

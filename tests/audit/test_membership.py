@@ -92,7 +92,7 @@ def test_scores_of_one_federation_do_not_read_its_own_coins() -> None:
 
 
 def test_rates_of_a_perfect_a_blind_and_a_wrong_attack() -> None:
-    coins = np.random.default_rng(0).random((2, 600)) < 0.5
+    coins = np.random.default_rng(0).random((2, 700)) < 0.5
     for scores, auc, found in ((coins, 1.0, 1.0), (0 * coins, 0.5, 0.0), (~coins, 0.0, 0.0)):
         told = success(scores.astype(float), coins)
         assert told.true_positives is not None
@@ -135,3 +135,11 @@ def test_confidence_is_the_logit_of_the_true_class() -> None:
     sure = confidence(np.array([[1000.0, 0.0, 0.0]]), np.array([0]))
     assert sure == pytest.approx(1000 - np.log(2))
     assert by_loss(Federations(sure[None], np.array([[True]])), 0) == pytest.approx(0.0)
+
+
+def test_federations_whose_models_are_surer_of_everything_are_each_told_by_themselves() -> None:
+    same = drawn(4, 6000, gains=np.abs(np.random.default_rng(1).standard_normal(6000)))
+    shifted = Federations(same.confidences + np.array([[-2.0], [-1.0], [1.0], [2.0]]), same.coins)
+    for found in (attack("likelihood ratio", shifted), attack("loss threshold", shifted)):
+        assert min(found.alone) <= found.auc.value <= max(found.alone)
+    assert attack("loss threshold", shifted) == attack("loss threshold", same)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lightning_fed.arguments import read_experiment
 from lightning_fed.cli import main
+from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment, Privacy
 from lightning_fed.federation import protection
 from lightning_fed.federation.local_work import LocalTraining
@@ -24,7 +26,9 @@ from lightning_fed.privacy.streams import Stream
 from lightning_fed.report.card import card_of
 from lightning_fed.report.load import read_run
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
-from lightning_fed.studies.audit_view import prepare_audit
+from lightning_fed.studies.audit_view import prepare_audit, quiet
+from lightning_fed.studies.audit_watch import draws_at_random
+from lightning_fed.studies.single import prepare
 
 MECHANISMS = ("record", "update", "distributed")
 WORDS = {
@@ -68,7 +72,8 @@ def audit(wanted: Experiment, **changed: Any) -> EpsilonAudit:
 
 
 def failed(found: EpsilonAudit) -> set[str]:
-    assert found.refuted == any(not check.passed for check in found.checks) or found.bound is not None
+    refuted = any(not check.passed for check in found.checks) or (found.bound or 0) > found.claimed
+    assert found.refuted == refuted
     return {check.name for check in found.checks if not check.passed}
 
 
@@ -160,12 +165,33 @@ def test_a_ledger_that_forgets_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
     append = Ledger._append
 
     def forgetful(self: Ledger, content: dict[str, Any]) -> None:
-        if content.get("charge", {}).get("round", 0) < 2:
+        if content.get("charge", {}).get("round", 0) < first:
             append(self, content)
 
     monkeypatch.setattr(Ledger, "_append", forgetful)
     for mechanism in MECHANISMS:
+        first = 2
         assert "steps" in failed(audit(experiment(mechanism))), mechanism
+        first = 1
+        assert failed(audit(experiment(mechanism))) >= {"steps", "composition"}, mechanism
+
+
+def test_an_audit_asks_as_many_hospitals_as_the_run_and_calibrates_the_same_noise() -> None:
+    wanted = experiment(
+        "distributed", federation__hospitals=6, federation__participation=0.7, federation__over_selection=1.25
+    )
+    asked = prepare(replace(wanted, output=None)).roster.doses
+    assert quiet(wanted).federation.cohort_size == wanted.federation.cohort_size == 5
+    assert prepare_audit(wanted).roster.doses == asked
+
+
+def test_a_network_with_dropout_is_refused_and_not_refuted() -> None:
+    prepared = prepare_audit(experiment("record"))
+    network = nn.Sequential(prepared.classifier.network, nn.Dropout(0.0))
+    assert not draws_at_random(network)
+    prepared.classifier.network = nn.Sequential(prepared.classifier.network, nn.Dropout(0.5))
+    with pytest.raises(InputError, match="dropout, and its gradients cannot be recomputed"):
+        audit_epsilon(prepared, BUDGETS["seconds"])
 
 
 def test_a_sensitivity_of_1_for_a_clip_of_7_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

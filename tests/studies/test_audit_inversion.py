@@ -76,6 +76,23 @@ def test_every_way_and_batch_is_looked_at() -> None:
     assert np.array_equal(rows[0].images[0], found[0].true[0].numpy())
 
 
+def test_the_sum_is_that_of_a_cohort_with_the_hospital_in_it() -> None:
+    wanted = experiment("record", federation__hospitals=6, federation__participation=0.5, secagg__protocol="plain")
+    scene = Scene(prepare_audit(wanted), QUICK, hospital=5)
+    assert scene.cohort == [0, 1, 5]
+    (step,) = scene._steps(scene.cohort, 2, 2)
+    expected = np.mean([scene._gradient(rows) for rows in step.rows.values()], axis=0)
+    assert np.allclose(scene._leaving(SUM, step), expected, atol=1e-4)
+    assert len(scene._leaving(MASKED, step)) == len(expected)
+
+
+def test_of_two_hospitals_nothing_is_summed() -> None:
+    prepared = prepare_audit(experiment("record", federation__hospitals=2, secagg__protocol="plain"))
+    budget = InversionBudget(images=2, batches=(1,), attack=Attack(restarts=1, steps=3, starts=2))
+    audited, _ = audit_inversion(prepared, budget, 0)
+    assert [one.way for one in audited.found] == [NONE, CLIPPED, NOISED]
+
+
 @pytest.mark.slow
 def test_the_command_leaves_a_picture_and_figures_that_the_page_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,6 +121,10 @@ def test_the_command_leaves_a_picture_and_figures_that_the_page_shows(
     [
         (["--hospital", "4"], "--hospital is 4: hospitals are 0 to 3"),
         (["--hospital", "x"], "hospital"),
+        (
+            ["--data.images=24", "--data.min_images=1"],
+            "has 6 images, fewer than a batch of 8; set data.min_images",
+        ),
         (["--budget", "much"], "budget"),
         (["--privacy.mechanism=update"], "'update' clips no gradient"),
         (["--privacy.mechanism=none", "--privacy.epsilon=null"], "adds no noise"),

@@ -15,6 +15,7 @@ from lightning_fed.audit.leaks import UNKNOWN, Leak, leaks_in
 from lightning_fed.cli import main
 from lightning_fed.studies.audit_leaks import BARE, CLASSES, OWN, SEEN, SIZE, TIMING, leaks_of
 from lightning_fed.tracking.files import read_rounds
+from lightning_fed.tracking.wandb import told_names
 from tests.studies.test_audit import words
 
 
@@ -110,3 +111,26 @@ def test_the_longest_rule_decides_and_names_are_whole() -> None:
     values = {"a": {"b": 1, "bc": [2, 3.0], "d": True, "e": "text"}, "ab": 4}
     told = leaks_in("f", values, {"a": "why", "a.b": None})
     assert told == [Leak("f", "a.bc[]", 2, "why"), Leak("f", "ab", 1, UNKNOWN)]
+
+
+def test_names_in_wandbs_file_are_read_whatever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = wandb.init(
+        mode="offline", dir=str(tmp_path), config={"data": {"size": 28}}, settings=wandb.Settings(console="off")
+    )
+    run.log({"round": 1, "loss/hospital_3": 0.5, "train_loss": 0.1, "diagnostic/norms/3": {"least": 1.0}})
+    run.summary["accuracy_of_2"] = 0.5
+    run.finish()
+    (path,) = (path for path in (tmp_path / "wandb").rglob("*.wandb") if not path.parent.is_symlink())
+    names = told_names(path)
+    assert names.keys() >= {"round", "loss/hospital_3", "train_loss", "diagnostic/norms/3.least"}
+    assert {"accuracy_of_2", "data"} <= names.keys()
+
+
+def test_what_an_audit_counted_is_told(kept: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(kept, run)
+    (run / "audit.json").write_text(json.dumps({"epsilon": {"checks": [{}, {}]}, "inversion": None}))
+    assert Leak("audit.json", "epsilon", 2, SEEN) in found(run)

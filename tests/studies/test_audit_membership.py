@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from lightning_fed.studies.audit_membership import (
     MembershipBudget,
     Seen,
     Shadow,
+    begun_with,
+    forget,
     halved,
     prepare_membership,
 )
@@ -50,7 +53,9 @@ def bare(**changed: Any) -> Experiment:
 
 
 def audited(wanted: Experiment, folder: Path, budget: MembershipBudget = FEW) -> MembershipAudited:
-    return module.audit_membership(prepare_membership(wanted, budget), budget, wanted, folder)
+    found, shadows = module.audit_membership(prepare_membership(wanted, budget), budget, wanted, folder)
+    forget(shadows)
+    return found
 
 
 def of_all(found: MembershipAudited, attack: str) -> Any:
@@ -67,8 +72,7 @@ def test_a_federation_that_knows_its_images_by_heart_gives_them_away_and_with_li
     noised = audited(bare(privacy__mechanism="record", privacy__epsilon=0.5), tmp_path)
     for attack in ("loss threshold", "likelihood ratio"):
         assert of_all(found, attack).auc.low > 0.7
-        assert of_all(noised, attack).auc.low < 0.622
-        assert of_all(noised, attack).auc.value < 0.65
+        assert of_all(noised, attack).auc.value < 0.622
     assert (found.epsilon, found.unit) == (None, None)
     assert noised.epsilon == pytest.approx(0.5, abs=0.01)
     assert noised.unit == "image"
@@ -122,6 +126,14 @@ def test_a_hospital_that_stands_out_is_told_from_one_that_is_small() -> None:
     assert chance < 0.001
 
 
+def test_of_many_that_stand_out_the_oddest_is_named() -> None:
+    """Each has two classes but one, which has a class of its own; all their chances are too small for a float."""
+    hospital = np.repeat(np.arange(8), 1200)
+    labels = (hospital + (np.arange(len(hospital)) % 2)) % 8
+    labels[hospital == 5] = 8
+    assert Candidates(np.arange(len(hospital)), hospital).oddest(labels) == (5, 0.0)
+
+
 def test_a_federation_that_was_trained_before_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,20 +144,20 @@ def test_a_federation_that_was_trained_before_is_not_trained_again(
         if len(trained) == 3:
             raise InputError("the machine is wanted for something else")
         random = np.random.default_rng(shadow.number)
-        shadow.keep(Seen(random.standard_normal(160), random.random(160) < 0.5, 0.5))
+        shadow.keep(Seen(random.standard_normal(160), random.random(160) < 0.5, 0.5, 4 + shadow.number))
 
     monkeypatch.setattr(module, "train_shadow", train)
     wanted = experiment("record", ray__enabled=False)
     with pytest.raises(InputError, match="something else"):
         audited(wanted, tmp_path)
-    audited(wanted, tmp_path)
+    assert audited(wanted, tmp_path).epsilon == 7, "of the federation that has the greatest"
     assert trained == [0, 1, 2, 2, 3]
 
 
 def test_a_damaged_federation_is_refused(tmp_path: Path) -> None:
-    shadow = Shadow(experiment("record"), 0, tmp_path / "shadows")
-    shadow.keep(Seen(np.zeros(7), np.zeros(7, dtype=bool), 0.5))
-    assert shadow.seen(7).accuracy == 0.5
+    shadow = Shadow(experiment("record"), "weights", 0, tmp_path / "shadows")
+    shadow.keep(Seen(np.zeros(7), np.zeros(7, dtype=bool), 0.5, 6.0))
+    assert (shadow.seen(7).accuracy, shadow.seen(7).epsilon) == (0.5, 6.0)
     with pytest.raises(InputError, match="7 images, not 8; remove it"):
         shadow.seen(8)
     shadow.path.write_bytes(shadow.path.read_bytes()[:100])
@@ -153,9 +165,29 @@ def test_a_damaged_federation_is_refused(tmp_path: Path) -> None:
         shadow.seen(7)
 
 
-def test_other_settings_are_other_federations(tmp_path: Path) -> None:
-    first, second = (Shadow(experiment("record", training__lr=lr), 0, tmp_path) for lr in (0.1, 0.2))
-    assert first.path != second.path
+def test_other_settings_weights_or_images_are_other_federations(tmp_path: Path, prepared: Prepared) -> None:
+    first, second = (Shadow(experiment("record", training__lr=lr), "weights", 0, tmp_path) for lr in (0.1, 0.2))
+    assert len({first.path, second.path, replace(first, begun_with="others").path}) == 3
+    candidates, train = Candidates.of(prepared.roster), prepared.data.train
+    moved = replace(prepared.model, weights=prepared.model.weights + 1e-3)
+    pixels = train.images.copy()
+    pixels[candidates.rows[0]] ^= 1
+    data = replace(prepared.data, train=replace(train, images=pixels))
+    others = [replace(prepared, model=moved), replace(prepared, data=data), prepared]
+    assert len({begun_with(one, candidates) for one in others}) == 3
+    assert begun_with(prepared, candidates) == begun_with(replace(prepared), candidates)
+
+
+def test_what_was_kept_stays_until_the_result_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "shadows" / "kept.npz"
+    kept.parent.mkdir()
+    kept.write_bytes(b"of hours")
+    (tmp_path / "audit.json").write_text("{")
+    assert main(["audit", "membership", *words("record"), "--output", str(tmp_path)]) == 2
+    assert "audit.json: not JSON; remove it" in capsys.readouterr().err
+    assert kept.exists()
 
 
 @pytest.mark.slow

@@ -45,6 +45,8 @@ def test_hospitals_count_by_their_public_sizes_whatever_the_coins_say() -> None:
         own = [counted.weight(hospital, size - 5) for hospital, size in enumerate(sizes)]
         assert own == (sizes if wanted.federation.weighting == "images" else [1] * 4)
     assert with_public_weights(experiment("distributed"), sizes).federation.weights == []
+    alike = experiment("record", federation__weighting="images", federation__aggregator="median")
+    assert with_public_weights(alike, sizes).federation.weights == []
 
 
 @pytest.mark.slow
