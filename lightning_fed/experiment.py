@@ -331,7 +331,8 @@ class Privacy:
             run repeats to the bit: for a simulation only, as whoever knows the seed can take the noise off.
         distribution: of the integers that `distributed` adds: `skellam` (Agarwal et al. 2021) or
             `discrete_gaussian`, which needs less noise for the same epsilon, as a sharper bound is known for it.
-        colluding_hospitals: that may tell the server their noise, so that it is not counted on.
+        colluding_hospitals: that may tell the server their noise, so that it is not counted on; 1 at least, as
+            each knows its own.
         tuning_runs: how many runs on these images these settings were chosen from by their results, this one
             among them; what such a choice costs is told beside epsilon (Papernot & Steinke 2022).
     """
@@ -370,7 +371,11 @@ class Privacy:
         in_range("privacy", 0, 0.5, delta=self.delta)
         if not self.noise and self.mechanism != "update":
             raise InputError("privacy.noise: only mechanism 'update' runs without noise; leave it out")
-        not_negative("privacy", colluding_hospitals=self.colluding_hospitals)
+        if self.colluding_hospitals < 1:
+            raise InputError(
+                f"privacy.colluding_hospitals is {self.colluding_hospitals}: it must be 1 or greater, as each "
+                "hospital knows its own noise in the sums that it is sent"
+            )
         if self.by_images and self.sensitivity == "replace_one":
             raise InputError(
                 f"privacy.sensitivity 'replace_one' is of an update; under '{self.mechanism}' lower "
@@ -880,10 +885,17 @@ class Experiment:
                 f"privacy.colluding_hospitals is {colluding}, but secagg.adversary_rate counts on {assumed} of "
                 f"{parameters.hospitals}; set that to {colluding / parameters.hospitals:.3g} or more"
             )
+        least = secagg.least_survivors(federation)
+        if parameters.threshold + least <= federation.hospitals + assumed:
+            raise InputError(
+                f"federation.participation: two sums of {least} of the {federation.hospitals} hospitals could be "
+                f"opened in one round, by {parameters.threshold} each, and be paid for once; under "
+                "privacy.mechanism 'distributed' let all take part"
+            )
         if self.counted_survivors < 1:
             raise InputError(
                 f"privacy.colluding_hospitals is {colluding}: nobody's noise is left of the "
-                f"{secagg.least_survivors(federation)} that a sum must hold; raise secagg.min_survivors"
+                f"{least} that a sum must hold; raise secagg.min_survivors"
             )
 
     @property

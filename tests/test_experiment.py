@@ -64,7 +64,6 @@ UPPER = [
     ("ray", "gpus_per_hospital", 1.5),
 ]
 ZERO_IS_FINE = {
-    "privacy.colluding_hospitals",
     "data.partition_seed",
     "data.validation",
     "training.distort",

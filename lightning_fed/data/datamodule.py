@@ -122,7 +122,8 @@ class DrawnPlan:
     """Batches that were drawn elsewhere, image by image, and may be empty or too large for one load.
 
     What happens to an image depends on its own number alone and not on which others were drawn: a neighbouring
-    data set would otherwise change the views of all.
+    data set would otherwise change the views of all. A step's loads differ by an image at most: in float32 an
+    image's gradient is not the same in a load of one as in one of several.
 
     Args:
         draws: positions (batch,) of each step. images: how many the hospital has. load: images at once, at most.
@@ -149,11 +150,11 @@ class DrawnPlan:
 
     @cached_property
     def _batches(self) -> list[PlannedBatch]:
-        return [
-            PlannedBatch(step, drawn[start : start + self.load], last=start + self.load >= len(drawn))
-            for step, drawn in enumerate(self.draws)
-            for start in range(0, max(len(drawn), 1), self.load)
-        ]
+        found = list[PlannedBatch]()
+        for step, drawn in enumerate(self.draws):
+            loads = np.array_split(drawn, max(1, -(-len(drawn) // self.load)))
+            found += [PlannedBatch(step, one, last=place == len(loads)) for place, one in enumerate(loads, 1)]
+        return found
 
     def step_of(self, load: int) -> int:
         """The step that the batch of that number belongs to."""

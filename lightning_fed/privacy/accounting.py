@@ -1,6 +1,7 @@
 """What a run of DP-SGD, or of plain Gaussian releases, costs: epsilon at a given delta.
 
-Adjacency is add/remove, which is also that of a blanked image (zero-out). Every figure is an upper bound.
+Adjacency is add/remove, which is also that of a blanked image (zero-out). Every figure is an upper bound, those of
+PRV by a conjecture of which direction is the dearer one (`epsilon`).
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ def _or_infinite(compute: Callable[[], float]) -> float:
 
 
 @lru_cache(maxsize=CACHED)
-def _rdp_of_step(rate: float, noise_multiplier: float) -> Reals:
+def rdp_of_step(rate: float, noise_multiplier: float) -> Reals:
     """Opacus's Renyi divergences of one step; infinite at the orders where it breaks down.
 
     Returns:
@@ -238,7 +239,7 @@ def _rdp_at(rate: float, noise_multiplier: float, order: float) -> float:
 
 
 def _rdp(mechanism: PoissonGaussian, delta: float) -> float:
-    divergences = _rdp_of_step(mechanism.rate, mechanism.noise_multiplier) * mechanism.steps
+    divergences = rdp_of_step(mechanism.rate, mechanism.noise_multiplier) * mechanism.steps
     return _or_infinite(lambda: get_privacy_spent(orders=ORDERS, rdp=divergences, delta=delta)[0])
 
 

@@ -65,6 +65,10 @@ def sampled(curve: Reals, rate: float) -> Reals:
     0 at c = 1/2, and as u u' >= 1 the first sinh grows no slower in c. So the factor of 3 of Zhu & Wang's Theorem
     5, which is for any mechanism, is not needed. Sampling never costs: the curve is a bound too.
 
+    That is for one shift. Given the other images' samples and the roundings, a release is noise shifted by a fixed
+    vector of integers, so that turning maps the lattice onto itself; the divergence of the mixtures over both is
+    at most the greatest of the parts (it is quasi-convex in the pair); and the curve grows with the shift's norms.
+
     Args:
         curve: float64 (orders,) at `ORDERS`. rate: chance of each record to be in the sample.
     """

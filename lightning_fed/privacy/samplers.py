@@ -18,7 +18,8 @@ Words = NDArray[np.uint64]
 Long = NDArray[np.longdouble]
 
 RELATIVE_ERROR = 2.0**-49 + 1536 * float(np.finfo(np.longdouble).eps)
-"""Of every probability inside the core, at most (eta): 2e-15, or 3e-13 where a long double is but a double."""
+"""Of the probabilities inside the core, at most (eta), but for what `TAIL` holds in all: 2e-15, or 3e-13 where a
+long double is but a double."""
 TAIL = 2.0**-100
 """Probability outside the core, which is never drawn, with what rounding to whole parts moves, at most (tau)."""
 LEAST_VARIANCE = 2.0**12

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from opacus.accountants import RDPAccountant
-from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.optimize import brentq
 
 from lightning_fed.errors import InputError
-from lightning_fed.privacy import joint, renyi
+from lightning_fed.privacy import accounting, joint, renyi
+from lightning_fed.privacy.accounting import rdp_of_step
 from lightning_fed.privacy.dose import Dose
+from lightning_fed.privacy.samplers import RELATIVE_ERROR
 
-ORDERS = np.array(RDPAccountant.DEFAULT_ALPHAS)
+ORDERS = np.array(accounting.ORDERS)
 
 
 def epsilon_of_best(dose: Dose, steps: int, runs: float, delta: float | None = None) -> float:
@@ -39,6 +39,8 @@ def epsilon_of_best(dose: Dose, steps: int, runs: float, delta: float | None = N
     extra = float(np.min((1 - 1 / orders) * curve - math.log(gamma) / orders))
     whole = curve + extra + math.log(runs) / (orders - 1)
     at = dose.delta if delta is None else delta
+    if dose.joint is not None:
+        at = joint.left_of(at)
     bounds = whole + np.log1p(-1 / orders) - (math.log(at) + np.log(orders)) / (orders - 1)
     return max(float(bounds.min()), 0.0)
 
@@ -52,12 +54,17 @@ def _gamma(runs: float) -> float:
 
 
 def _curve(dose: Dose, steps: int) -> tuple[renyi.Reals, renyi.Reals]:
-    """Orders, and Renyi divergences of a whole run at them."""
-    if dose.joint is not None and dose.joint.distribution == "skellam":
+    """Orders, and Renyi divergences of a whole run at them.
+
+    Probabilities that are off by a factor of exp(e) each add e (2 a - 1) / (a - 1) at order a.
+    """
+    if dose.joint is None:
+        return ORDERS, steps * rdp_of_step(dose.rate, dose.noise_multiplier)
+    if dose.joint.distribution == "skellam":
+        orders = renyi.ORDERS.astype(float)
         step = joint.sampled_curve(dose.joint, dose.rate, dose.noise_multiplier)
-        return renyi.ORDERS.astype(float), steps * step
-    multiplier = dose.noise_multiplier
-    if dose.joint is not None:
-        multiplier = joint.gaussian_multiplier(dose.joint, multiplier)
-    curve = compute_rdp(q=dose.rate, noise_multiplier=multiplier, steps=steps, orders=list(ORDERS))
-    return ORDERS, np.asarray(curve)
+    else:
+        orders = ORDERS
+        step = rdp_of_step(dose.rate, joint.gaussian_multiplier(dose.joint, dose.noise_multiplier))
+    off = RELATIVE_ERROR * dose.joint.coordinates * steps * dose.joint.hospitals
+    return orders, steps * step + off * (2 * orders - 1) / (orders - 1)

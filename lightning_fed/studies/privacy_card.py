@@ -91,11 +91,16 @@ def accountant_of(dose: Dose, steps: int, accountant: str) -> str:
 
     if dose.unit == "hospital":
         return "exact Gaussian"
-    if dose.joint is not None:
-        return "rdp, Skellam" if dose.joint.distribution == "skellam" else accountant
+    if dose.joint is not None and dose.joint.distribution == "skellam":
+        return "rdp, Skellam"
     if steps == 0:
         return accountant
-    answered = answers(PoissonGaussian(dose.rate, dose.noise_multiplier, steps), dose.delta)
+    multiplier, delta = dose.noise_multiplier, dose.delta
+    if dose.joint is not None:
+        from lightning_fed.privacy.joint import gaussian_asked
+
+        multiplier, delta = gaussian_asked(dose.joint, multiplier, delta)
+    answered = answers(PoissonGaussian(dose.rate, multiplier, steps), delta)
     return accountant if answered == "prv" else f"{answered} in place of {accountant}"
 
 

@@ -346,6 +346,10 @@ def test_what_leaves_a_hospital_is_masked(tmp_path: Path) -> None:
             {"privacy": Privacy(mechanism="distributed", epsilon=6.0, colluding_hospitals=2)},
             r"privacy\.colluding_hospitals is 2, but secagg\.adversary_rate counts on 1 of 10; set that to 0\.2",
         ),
+        (
+            {"federation": Federation(hospitals=20, participation=0.5, local_steps=1)},
+            r"federation\.participation: two sums of 7 of the 20 hospitals could be opened in one round",
+        ),
     ],
 )
 def test_what_would_not_hold_is_refused_with_the_mend(changes: dict[str, Any], message: str) -> None:

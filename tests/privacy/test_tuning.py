@@ -73,7 +73,7 @@ def test_skellam_is_taken_at_its_own_orders() -> None:
         for a, one in zip(WHOLE[:20], curve, strict=False)
         for b, other in zip(WHOLE[:20], curve, strict=False)
     )
-    assert epsilon_of_best(dose, STEPS, 1) == pytest.approx(best)
+    assert best < epsilon_of_best(dose, STEPS, 1) < 1.0002 * best, "with what the sampler may be off"
 
 
 def test_updates_of_hospitals_are_tuned_at_the_price_of_their_gaussian() -> None:

@@ -178,7 +178,11 @@ def test_a_ledger_that_forgets_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_audit_asks_as_many_hospitals_as_the_run_and_calibrates_the_same_noise() -> None:
     wanted = experiment(
-        "distributed", federation__hospitals=6, federation__participation=0.7, federation__over_selection=1.25
+        "distributed",
+        federation__hospitals=6,
+        federation__participation=0.7,
+        federation__over_selection=1.25,
+        secagg__threshold=4,
     )
     asked = prepare(replace(wanted, output=None)).roster.doses
     assert quiet(wanted).federation.cohort_size == wanted.federation.cohort_size == 5
