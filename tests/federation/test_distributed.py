@@ -11,15 +11,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from lightning_fed.data.datamodule import DrawnPlan
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Dropout, Experiment, Faults, Federation, Loss, Privacy, SecAgg
 from lightning_fed.federation.aggregation import mean_gradient_of
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.roster import Roster
 from lightning_fed.federation.site import Site, refuse_thin_noise
-from lightning_fed.models.vector import Vector
+from lightning_fed.models.vector import Vector, load_vector
 from lightning_fed.privacy.dose import Dose
-from lightning_fed.privacy.joint import sensitivity, variance_of_one
+from lightning_fed.privacy.joint import ROUNDING, sensitivity, variance_of_one
 from lightning_fed.privacy.sums import on_grid
 from lightning_fed.secagg.wire import add_packed
 from tests.federation.protected import (
@@ -35,6 +36,8 @@ from tests.federation.protected import (
 from tests.federation.secrecy import alike, arrays
 
 HOSPITALS = 10
+SMALL = 1e-3
+"""A clipping norm that every image's gradient is longer than."""
 SURVIVORS = SecAgg(protocol="secagg_plus", min_survivors=7)
 Real = NDArray[np.float64]
 
@@ -398,3 +401,26 @@ def test_the_mean_is_over_the_public_nominal_batch_of_the_survivors(tmp_path: Pa
         batch = sum(driver.roster.doses[hospital].batch for hospital in survivors)
         expected = np.array([5000, -5000, 0]) / joint.bound * C / batch
         assert mean_of(total, survivors) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_an_image_changes_how_others_are_rounded_by_less_than_is_counted(tmp_path: Path, precision: str) -> None:
+    """Its own gradient is as long as C, and sums with and without it are hardly further apart; loads of four."""
+    base = replace(settings(max_grad_norm=SMALL), model=replace(settings().model, name="resnet9", width=4))
+    base = replace(base, privacy=replace(base.privacy, physical_batch_size=4))
+    base = replace(base, training=replace(base.training, precision=precision))  # type: ignore[arg-type]
+    driver = driver_of(base, tmp_path)
+    hospital, weights = site(driver).hospitals[0], driver.model.weights
+    last = len(hospital.images.train) - 1
+
+    def clipped_sum(positions: list[int]) -> Real:
+        plan = DrawnPlan((np.array(positions),), last + 1, 4, 1, 0, 0, 1)
+        hospital.images.plan = plan
+        hospital.classifier.example_wise.begin_round()  # type: ignore[union-attr]
+        (found,) = hospital.work.do(1, plan, weights)
+        return np.asarray(found / SMALL)
+
+    load_vector(hospital.classifier.network, weights)
+    for count in (2, 3, 4, 5, 8, 12):
+        moved = clipped_sum([*range(count), last]) - clipped_sum(list(range(count)))
+        assert 0.99 < np.linalg.norm(moved) < 1 + ROUNDING
