@@ -86,7 +86,7 @@ def _epsilon(words: list[str]) -> int:
 
 
 def _inversion(words: list[str]) -> int:
-    """Search for images in the first gradient step of a hospital, by what of it leaves the hospital."""
+    """Search for images in one gradient step of a hospital, by what of it leaves the hospital."""
     told = "Without --run, keys are those of 'run'. The step is the first one, from weights as they are drawn."
     parser = _parser("inversion", _inversion.__doc__, told, INVERSIONS)
     parser.add_argument("--hospital", type=int, default=0, help="whose step (0)")
