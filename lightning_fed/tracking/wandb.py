@@ -137,8 +137,8 @@ def told_names(path: Path) -> Counter[str]:
     """Names of the values in W&B's own file of a run, and how often each was told.
 
     The file holds protocol buffers (`wandb_internal.proto`): history, summary, configuration and the machine's
-    load are items of a key (field 1), or of a key in parts (field 2, repeated; joined by dots here), and a value
-    in JSON (field 16). A key of 128 bytes or more is not seen, nor an item that one of the file's blocks ends in.
+    load are items of a key (field 1), or of a key in parts (field 2, repeated; told by the first), and a value in
+    JSON (field 16). A key of 128 bytes or more is not seen, nor an item that one of the file's blocks ends in.
     """
     content, names, done = path.read_bytes(), Counter[str](), 0
     for found in re.finditer(rb"[\x0a\x12]", content):
@@ -151,7 +151,8 @@ def told_names(path: Path) -> Counter[str]:
             end += 2 + length
             if found.group() == b"\x0a":
                 break
-        if content[end : end + 2] == b"\x82\x01" and all(part.isascii() for part in parts):
-            names[b".".join(parts).decode()] += 1
-            done = end
+        name = parts[0] if parts else b""
+        if content[end : end + 2] == b"\x82\x01" and name.isascii() and name.decode().isprintable():
+            names[name.decode()] += 1
+            done = end + 3  # beyond the length of the value, which may look like a field
     return names

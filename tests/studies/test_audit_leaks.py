@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,13 +121,17 @@ def test_names_in_wandbs_file_are_read_whatever_they_are(tmp_path: Path, monkeyp
     run = wandb.init(
         mode="offline", dir=str(tmp_path), config={"data": {"size": 28}}, settings=wandb.Settings(console="off")
     )
-    run.log({"round": 1, "loss/hospital_3": 0.5, "train_loss": 0.1, "diagnostic/norms/3": {"least": 1.0}})
+    for round in range(300):  # of values whose lengths look like fields
+        run.log({"round": round, "diagnostic/loss": 1 / (round + 3), "diagnostic/hospitals": {"a": round / 7}})
+    run.log({"round": 300, "loss/hospital_3": 0.5, "train_loss": 0.1, "diagnostic/norms/3": {"least": 1.0}})
     run.summary["accuracy_of_2"] = 0.5
     run.finish()
     (path,) = (path for path in (tmp_path / "wandb").rglob("*.wandb") if not path.parent.is_symlink())
     names = told_names(path)
-    assert names.keys() >= {"round", "loss/hospital_3", "train_loss", "diagnostic/norms/3.least"}
+    assert names.keys() >= {"round", "loss/hospital_3", "train_loss", "diagnostic/norms/3"}
     assert {"accuracy_of_2", "data"} <= names.keys()
+    assert all(re.fullmatch(r"[\w./]+", name) for name in names), names
+    assert names["diagnostic/hospitals"] >= 300
 
 
 def test_what_an_audit_counted_is_told(kept: Path, tmp_path: Path) -> None:
