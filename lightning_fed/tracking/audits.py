@@ -193,6 +193,8 @@ def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFoun
 
 def oddest_text(audited: MembershipAudited) -> str:
     """Which hospital's classes are the oddest, and what chance has of it."""
+    if audited.oddest_p >= 0.05:
+        return f"Hospital {audited.oddest} is the oddest by its classes, no odder than one of as many is by chance"
     return (
         f"Hospital {audited.oddest} is the oddest by its classes; drawn from all, one of as many is so odd with a "
         f"probability of {audited.oddest_p:.2g} at most"
