@@ -21,6 +21,12 @@ TURNED = 0.05
 """Of C, for what a rectifier that rounding turns may change."""
 
 
+def dropouts_of(network: nn.Module) -> list[nn.Module]:
+    """Its layers that leave numbers out by chance, as long as they train."""
+    own = nn.modules.dropout._DropoutNd
+    return [module for module in network.modules() if isinstance(module, own) and module.p > 0]
+
+
 def refuse_unbounded(network: nn.Module, images: Tensor, clipping: str) -> None:
     """Raise unless the clipped sum of images is the sum of the clipped gradients of each alone, bounded by C.
 
@@ -43,9 +49,8 @@ def refuse_unbounded(network: nn.Module, images: Tensor, clipping: str) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise InputError(f"model: {name} depends on other images of the batch; use no norm over the batch")
     buffers = copy_buffers(network)
-    for module in network.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
+    for module in dropouts_of(network):
+        module.eval()
     try:
         exact = _exactly(network, images, clipping)
         rounded = _try(network, images, clipping)

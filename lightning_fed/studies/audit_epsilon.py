@@ -33,10 +33,11 @@ from lightning_fed.privacy.accounting import PoissonGaussian
 from lightning_fed.privacy.accounting import epsilon as composed_epsilon
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.doses import most_rounds
+from lightning_fed.privacy.trial import dropouts_of
 from lightning_fed.studies.audit_bounds import Bounded, Budget, bound_by_canaries, bound_by_releases
 from lightning_fed.studies.audit_mislabelled import bound_by_images
 from lightning_fed.studies.audit_view import Charged, Watched, run_watched, tensors_of, variance_of
-from lightning_fed.studies.audit_watch import Held, Release, Watch, draws_at_random
+from lightning_fed.studies.audit_watch import Held, Release, Watch
 from lightning_fed.studies.single import Prepared
 from lightning_fed.tracking.audits import AuditCheck, EpsilonAudited
 from lightning_fed.tracking.console import say
@@ -133,7 +134,7 @@ def audit_epsilon(prepared: Prepared, budget: Budget) -> EpsilonAudit:
     """
     begun, experiment, doses = time.monotonic(), prepared.experiment, prepared.roster.doses
     assert doses is not None
-    if experiment.privacy.by_images and draws_at_random(prepared.classifier.network):
+    if experiment.privacy.by_images and dropouts_of(prepared.classifier.network):
         raise InputError(
             "audit epsilon: the network has dropout, and its gradients cannot be recomputed; take the dropout "
             "out, or name --canaries images"

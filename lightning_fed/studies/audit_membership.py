@@ -31,6 +31,7 @@ from lightning_fed.federation.protection import doses_of
 from lightning_fed.federation.roster import Member, Roster
 from lightning_fed.federation.side_by_side import side_by_side
 from lightning_fed.models.vector import load_vector, vector_size
+from lightning_fed.privacy.dose import Dose
 from lightning_fed.seeds import derive, stream
 from lightning_fed.studies.audit_epsilon import epsilon_of_run
 from lightning_fed.studies.audit_view import open_federation, quiet
@@ -216,7 +217,7 @@ def audit_membership(
     federations = Federations(np.stack([one.confidences for one in seen]), np.stack([one.coins for one in seen]))
     results = tuple(attacked(federations, candidates))
     oddest, chance = candidates.oddest(prepared.data.train.labels)
-    doses = prepared.roster.doses
+    doses = guaranteed(prepared)
     audited = MembershipAudited(
         experiment.privacy.mechanism,
         experiment.model.name,
@@ -232,6 +233,11 @@ def audit_membership(
         time.monotonic() - begun,
     )
     return audited, shadows
+
+
+def guaranteed(prepared: Prepared) -> tuple[Dose, ...]:
+    """The hospitals' noise; nothing where no epsilon follows from it, as under `update` without noise."""
+    return prepared.roster.doses or () if prepared.experiment.privacy.guarantees else ()
 
 
 def forget(shadows: Sequence[Shadow]) -> None:
@@ -284,7 +290,7 @@ def train_shadow(shadow: Shadow) -> None:
     train, validation = prepared.data.train, prepared.data.validation
     logits = classifier.logits(train.images[candidates.rows], batch).double().numpy()
     accuracy = classifier.evaluate(validation.images, validation.labels, batch).accuracy
-    doses = prepared.roster.doses
+    doses = guaranteed(prepared)
     epsilon = epsilon_of_run(prepared.experiment, doses) if doses else math.nan
     shadow.keep(Seen(confidence(logits, train.labels[candidates.rows]), coins, accuracy, epsilon))
 

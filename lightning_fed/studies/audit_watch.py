@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_fed.federation.aggregation import SecAggPlus
 from lightning_fed.federation.hospital import Hospital
@@ -158,11 +157,6 @@ class Draws:
         plan: Any = hospital.images.plan
         given = getattr(plan, "draws", ())
         return len(given) == len(self.images) and all(map(np.array_equal, given, self.images))
-
-
-def draws_at_random(network: nn.Module) -> bool:
-    """Whether a network in training gives other gradients each time, by dropout."""
-    return any(isinstance(module, _DropoutNd) and module.p > 0 for module in network.modules())
 
 
 class Recomputed:

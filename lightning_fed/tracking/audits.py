@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNLIKELY = 0.05
+"""What is as unlikely as that by chance alone counts as found."""
 INVERSION, MEMBERSHIP = "inversion", "membership"
 """The pictures' names."""
 NONE, CLIPPED, NOISED, MASKED, SUM = "none", "clipped", "noised", "masked", "sum"
@@ -176,7 +178,7 @@ def alone_text(found: MembershipFound) -> str:
 
 def chance_text(found: InversionFound) -> str:
     """The p-value; a dash where so few images could not give a small one."""
-    return f"{found.p_value:.2g}" if 0.5**found.images < 0.05 else "-"
+    return f"{found.p_value:.2g}" if 0.5**found.images < UNLIKELY else "-"
 
 
 def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFound]]:
@@ -193,7 +195,7 @@ def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFoun
 
 def oddest_text(audited: MembershipAudited) -> str:
     """Which hospital's classes are the oddest, and what chance has of it."""
-    if audited.oddest_p >= 0.05:
+    if audited.oddest_p >= UNLIKELY:
         return f"Hospital {audited.oddest} is the oddest by its classes, no odder than one of as many is by chance"
     return (
         f"Hospital {audited.oddest} is the oddest by its classes; drawn from all, one of as many is so odd with a "

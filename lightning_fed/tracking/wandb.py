@@ -141,18 +141,20 @@ def told_names(path: Path) -> Counter[str]:
     JSON (field 16). A key of 128 bytes or more is not seen, nor an item that one of the file's blocks ends in.
     """
     content, names, done = path.read_bytes(), Counter[str](), 0
-    for found in re.finditer(rb"[\x0a\x12]", content):
-        end, parts = found.start(), list[bytes]()
-        if end < done:
+    for found in re.finditer(rb"[\x0a\x12](?=[\x00-\x7f])", content):
+        place, tag = found.start(), found.group()
+        if place < done:
             continue
-        while content[end : end + 1] == found.group() and content[end + 1 : end + 2] < b"\x80":
-            length = content[end + 1] if end + 1 < len(content) else 0
-            parts.append(content[end + 2 : end + 2 + length])
-            end += 2 + length
-            if found.group() == b"\x0a":
-                break
-        name = parts[0] if parts else b""
+        end = _beyond(content, place)
+        name = content[place + 2 : end]
+        while tag == b"\x12" and content[end : end + 1] == tag:
+            end = _beyond(content, end)
         if content[end : end + 2] == b"\x82\x01" and name.isascii() and name.decode().isprintable():
             names[name.decode()] += 1
             done = end + 3  # beyond the length of the value, which may look like a field
     return names
+
+
+def _beyond(content: bytes, place: int) -> int:
+    """Where a field ends that begins there with its tag and its length."""
+    return place + 2 + int.from_bytes(content[place + 1 : place + 2], "big")

@@ -23,11 +23,11 @@ from lightning_fed.privacy import doses, joint, sums, update
 from lightning_fed.privacy.engine import HospitalOptimizer
 from lightning_fed.privacy.ledger import Ledger
 from lightning_fed.privacy.streams import Stream
+from lightning_fed.privacy.trial import dropouts_of
 from lightning_fed.report.card import card_of
 from lightning_fed.report.load import read_run
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
 from lightning_fed.studies.audit_view import prepare_audit, quiet
-from lightning_fed.studies.audit_watch import draws_at_random
 from lightning_fed.studies.single import prepare
 
 MECHANISMS = ("record", "update", "distributed")
@@ -192,7 +192,7 @@ def test_an_audit_asks_as_many_hospitals_as_the_run_and_calibrates_the_same_nois
 def test_a_network_with_dropout_is_refused_and_not_refuted() -> None:
     prepared = prepare_audit(experiment("record"))
     network = nn.Sequential(prepared.classifier.network, nn.Dropout(0.0))
-    assert not draws_at_random(network)
+    assert not dropouts_of(network)
     prepared.classifier.network = nn.Sequential(prepared.classifier.network, nn.Dropout(0.5))
     with pytest.raises(InputError, match="dropout, and its gradients cannot be recomputed"):
         audit_epsilon(prepared, BUDGETS["seconds"])

@@ -25,6 +25,7 @@ from lightning_fed.studies.audit_membership import (
     Shadow,
     begun_with,
     forget,
+    guaranteed,
     halved,
     prepare_membership,
 )
@@ -78,6 +79,14 @@ def test_a_federation_that_knows_its_images_by_heart_gives_them_away_and_with_li
     assert noised.unit == "image"
     assert [one.hospital for one in found.found] == [None, 0, 1, 2, 3] * 2
     assert not (tmp_path / "shadows").exists()
+
+
+def test_an_update_without_noise_claims_no_epsilon() -> None:
+    wanted = experiment("update", privacy__noise=False, privacy__epsilon="null", ray__enabled=False)
+    prepared = prepare_membership(wanted, FEW)
+    assert prepared.roster.doses
+    assert guaranteed(prepared) == ()
+    assert len(guaranteed(prepare_membership(experiment("update", ray__enabled=False), FEW))) == 4
 
 
 @pytest.fixture(scope="module")
