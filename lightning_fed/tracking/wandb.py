@@ -20,6 +20,8 @@ def agents_run() -> str | None:
     return os.environ.get("WANDB_RUN_ID") or None
 
 
+HEADER, BLOCK = 7, 2**15
+"""Bytes of W&B's own file."""
 BY_EPSILON = ("accuracy", "balanced_accuracy", "loss")  # what a run bought with its privacy
 
 
@@ -138,9 +140,9 @@ def told_names(path: Path) -> Counter[str]:
 
     The file holds protocol buffers (`wandb_internal.proto`): history, summary, configuration and the machine's
     load are items of a key (field 1), or of a key in parts (field 2, repeated; told by the first), and a value in
-    JSON (field 16). A key of 128 bytes or more is not seen, nor an item that one of the file's blocks ends in.
+    JSON (field 16). A key of 128 bytes or more is not seen.
     """
-    content, names, done = path.read_bytes(), Counter[str](), 0
+    content, names, done = _without_framing(path.read_bytes()), Counter[str](), 0
     for found in re.finditer(rb"[\x0a\x12](?=[\x00-\x7f])", content):
         place, tag = found.start(), found.group()
         if place < done:
@@ -153,6 +155,23 @@ def told_names(path: Path) -> Counter[str]:
             names[name.decode()] += 1
             done = end + 3  # beyond the length of the value, which may look like a field
     return names
+
+
+def _without_framing(file: bytes) -> bytes:
+    """What the file's records hold: those of LevelDB's log format, in blocks of 32 KiB, which split them.
+
+    Before each piece stand its checksum (4 bytes), its length (2) and its kind (1); 7 bytes begin the file.
+    """
+    whole, place = bytearray(), HEADER
+    while place < len(file):
+        left = BLOCK - place % BLOCK
+        if left < HEADER:
+            place += left
+            continue
+        length = int.from_bytes(file[place + 4 : place + 6], "little")
+        whole += file[place + HEADER : place + HEADER + length]
+        place += HEADER + length
+    return bytes(whole)
 
 
 def _beyond(content: bytes, place: int) -> int:
