@@ -11,16 +11,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "lightning_fed"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {"ray": "federation", "wandb": "tracking", "opacus": "privacy", "medmnist": "data"}
-BELOW = {
-    "data": set(),
-    "models": set(),
+BELOW: dict[str, set[str]] = {
     "secagg": set(),
-    "privacy": set(),
-    "tracking": set(),
-    "report": {"tracking"},
+    "experiment": {"secagg"},
+    "data": {"experiment"},
+    "models": {"experiment"},
+    "privacy": {"experiment"},
+    "tracking": {"experiment"},
+    "report": {"experiment", "tracking"},
     "audit": set(),
-    "federation": {"data", "models", "privacy", "secagg", "tracking"},
-    "studies": {"data", "models", "privacy", "secagg", "tracking", "federation", "report", "audit"},
+    "federation": {"experiment", "data", "models", "privacy", "secagg", "tracking"},
+    "studies": {"experiment", "data", "models", "privacy", "secagg", "tracking", "federation", "report", "audit"},
 }
 
 
