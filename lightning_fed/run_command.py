@@ -12,6 +12,7 @@ from lightning_fed.arguments import read_experiment
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment, may_change
 from lightning_fed.paths import user_path
+from lightning_fed.tracking.files import RunFolder
 
 SWITCHES = "--dry_run prints what would run and trains nothing; --resume FOLDER goes on with the run in FOLDER"
 
@@ -39,7 +40,8 @@ def run_command(words: Sequence[str]) -> int:
         experiment = resumed(user_path(switches.resume), switches.rest)
     # Imported after the arguments are read, so that a wrong key is told at once.
     from lightning_fed.studies.plan import plan_lines
-    from lightning_fed.studies.single import resolve, resume_hint, run_experiment
+    from lightning_fed.studies.prepare import resolve
+    from lightning_fed.studies.single import resume_hint, run_experiment
     from lightning_fed.tracking.files import RunFolder
 
     if switches.dry_run:
@@ -85,7 +87,7 @@ def resumed(folder: Path, words: Sequence[str]) -> Experiment:
     path = folder / "experiment.yaml"
     if not path.exists():
         raise InputError(f"--resume {folder}: no experiment.yaml in it; name the folder of a run")
-    if (folder / "summary.json").exists():
+    if RunFolder(folder).complete:
         raise InputError(f"--resume {folder}: that run is complete; its result is in summary.json")
     for word in words:
         key = word.lstrip("-").split("=")[0]

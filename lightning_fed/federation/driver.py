@@ -267,6 +267,14 @@ class Driver:
             answers[hospital] if hospital in answers else self._ledger(hospital).spent for hospital in everybody
         )
 
+    def charged(self) -> tuple[int, ...]:
+        """The same by the ledgers on disk, of a federation that may not answer any more.
+
+        Raises:
+            InputError: one of them is not in the run folder, or is damaged.
+        """
+        return tuple(self._ledger(hospital).spent for hospital in range(self.experiment.federation.hospitals))
+
     def _ledger(self, hospital: int) -> Ledger:
         """The ledger that a hospital which is gone has left.
 

@@ -39,7 +39,7 @@ def card_of(run: Run) -> str:
         InputError: the run is not finished.
     """
     result = run.result
-    if result is None:
+    if result is None or result.test is None:
         raise InputError(
             "the run is not finished, so its privacy is not known; 'lightning-fed run --resume' goes on"
         )

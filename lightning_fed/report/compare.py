@@ -24,6 +24,7 @@ from lightning_fed.report.markup import (
 )
 from lightning_fed.report.run import Run
 from lightning_fed.tracking.files import write_text_whole
+from lightning_fed.tracking.records import TestScores
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "ε": r"$\varepsilon$"}
@@ -100,7 +101,7 @@ def _warnings(runs: Sequence[Named]) -> list[str]:
         told.append(paragraph("These runs are of different images.", kind="warning"))
     if len({one.run.last.released.split for one in runs if one.run.last}) > 1:
         told.append(paragraph("Some of these runs looked at the test split every round.", kind="warning"))
-    unfinished = [one.name for one in runs if one.run.result is None]
+    unfinished = [one.name for one in runs if one.run.untested]
     if unfinished:
         told.append(paragraph(f"Not finished, so without test scores: {', '.join(unfinished)}.", kind="warning"))
     return told
@@ -110,8 +111,12 @@ def _of_result(text: Callable[[Run], str]) -> Callable[[Run], str]:
     return lambda run: UNDEFINED if run.result is None else text(run)
 
 
+def _of_test(text: Callable[[TestScores], str]) -> Callable[[Run], str]:
+    return lambda run: UNDEFINED if run.result is None or run.result.test is None else text(run.result.test)
+
+
 def _epsilon(run: Run) -> str:
-    """Of the finished run, `none` where nothing is guaranteed."""
+    """Of the run that has ended, `none` where nothing is guaranteed."""
     assert run.result is not None
     privacy = run.result.privacy
     if privacy.epsilon is None:
@@ -133,10 +138,10 @@ def _teachers(run: Run) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (  # what one looks for first, as a phone shows the first alone
-    ("test accuracy", _of_result(lambda run: percent(run.result.test.accuracy, 2) if run.result else "")),
+    ("test accuracy", _of_test(lambda test: percent(test.accuracy, 2))),
     ("ε at δ", _of_result(_epsilon)),
-    ("balanced", _of_result(lambda run: percent(run.result.test.balanced_accuracy, 2) if run.result else "")),
-    ("AUROC", _of_result(lambda run: number(run.result.test.auroc, 4) if run.result else "")),
+    ("balanced", _of_test(lambda test: percent(test.balanced_accuracy, 2))),
+    ("AUROC", _of_test(lambda test: number(test.auroc, 4))),
     ("validation", lambda run: percent(run.validation, 2)),
     ("mechanism", lambda run: run.plan.privacy.mechanism),
     ("aggregation", _of_result(lambda run: run.result.secagg.protocol if run.result else "")),

@@ -7,7 +7,7 @@ from html import escape
 from lightning_fed.report.markup import MEANINGS, duration, facts, number, paragraph, percent, tag, tile
 from lightning_fed.report.privacy import SIMULATION, trust
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.records import Result, SecAggSummary
+from lightning_fed.tracking.records import Result, SecAggSummary, TestScores
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 STATUSES = {
@@ -24,7 +24,7 @@ def headline(run: Run) -> str:
     parts = [
         f'<p class="status {status or "unfinished"}">{STATUSES[status]}</p>',
         paragraph(_what_ran(run), kind="lead"),
-        _scores(run.result) if run.result else _scores_so_far(run),
+        _scores(run.result, run.result.test) if run.result and run.result.test else _scores_so_far(run),
         _privacy(run),
         facts(_facts(run)),
     ]
@@ -33,6 +33,11 @@ def headline(run: Run) -> str:
 
 def _what_ran(run: Run) -> str:
     done, planned = len(run.lines), run.plan.federation.rounds
+    if run.result and run.result.reason:
+        return (
+            f"{_count(run.hospitals, 'hospital')} trained one model in {run.result.rounds} of "
+            f"{_count(planned, 'round')}; then the run could not go on: {run.result.reason}."
+        )
     if run.result:
         return f"{_count(run.hospitals, 'hospital')} trained one model in {_count(run.result.rounds, 'round')}."
     return (
@@ -42,8 +47,8 @@ def _what_ran(run: Run) -> str:
     )
 
 
-def _scores(result: Result) -> str:
-    test, spread = result.test, result.hospital_accuracy
+def _scores(result: Result, test: TestScores) -> str:
+    spread = result.hospital_accuracy
     tiles = [
         tile("test accuracy", percent(test.accuracy), "released"),
         tile("balanced accuracy, test", percent(test.balanced_accuracy), "released"),
@@ -74,7 +79,8 @@ def _facts(run: Run) -> dict[str, str]:
     told = {"seed": str(result.seed), "time": duration(result.seconds.total)}
     told["images of hospitals"] = f"{sum(result.data.images_by_hospital):,}"
     told["image size"] = f"{result.data.size} x {result.data.size}"
-    told["test loss"] = f"{number(result.test.loss)} nats"
+    if result.test is not None:
+        told["test loss"] = f"{number(result.test.loss)} nats"
     if result.privacy.features is not None:
         told["features"] = result.privacy.features
     if result.teachers is not None:
@@ -110,7 +116,8 @@ def _privacy(run: Run) -> str:
     privacy = run.result.privacy
     if privacy.epsilon is None:
         return _box("No privacy guarantee", f"{privacy.reason}.")
-    told = f"{_guarantee(privacy.epsilon, privacy.delta, privacy.unit)}, over the whole run"
+    until = "until it was aborted" if run.result.test is None else "over the whole run"
+    told = f"{_guarantee(privacy.epsilon, privacy.delta, privacy.unit)}, {until}"
     simulated = f" {SIMULATION}." if privacy.reproducible else ""
     return _box(told, f"The worst hospital's ε; {trust(privacy)}.{simulated}", kept=True)
 

@@ -1,4 +1,4 @@
-"""Read a run folder: `experiment.yaml`, `rounds.jsonl`, and `summary.json` when the run is finished."""
+"""Read a run folder: `experiment.yaml`, `rounds.jsonl`, and `summary.json` when the run has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_fed.errors import InputError
 from lightning_fed.report.revive import revive
 from lightning_fed.report.run import Plan, RoundLine, Run
 from lightning_fed.tracking.audits import Audits
-from lightning_fed.tracking.files import RunFolder, read_rounds
+from lightning_fed.tracking.files import ABORTED, RunFolder, read_rounds
 from lightning_fed.tracking.records import Result
 
 T = TypeVar("T")
@@ -95,7 +95,9 @@ def _revive(kind: type[T], values: object, path: Path, check: Callable[[T], None
 def _check_shapes(result: Result) -> None:
     """Raise ValueError unless the tables of classes and hospitals have a row and a cell for each."""
     data, classes = result.data, len(result.data.class_names)
-    if len(result.test.per_class_accuracy) != classes:
+    if (result.test is None) != (result.status == ABORTED):
+        raise ValueError(f"test does not fit to status, {result.status}")
+    if result.test is not None and len(result.test.per_class_accuracy) != classes:
         raise ValueError(f"test.per_class_accuracy has not the length of data.class_names, {classes}")
     if any(len(row) != classes for row in data.classes_by_hospital):
         raise ValueError(f"data.classes_by_hospital has not {classes} classes in each row")

@@ -179,6 +179,11 @@ class Run:
         return {who: count for line in self.lines for who, count in zip(line.cohort, line.images, strict=False)}
 
     @property
+    def untested(self) -> bool:
+        """Whether there are no test scores: the run is unfinished, or was aborted."""
+        return self.result is None or self.result.test is None
+
+    @property
     def fits(self) -> dict[int, Fit]:
         """Each hospital's latest training; diagnostic."""
         return {fit.hospital: fit for line in self.lines for fit in line.diagnostic.fits}
@@ -191,7 +196,7 @@ class Run:
     @property
     def class_accuracy(self) -> tuple[str, tuple[float | None, ...]]:
         """The split that the newest scores were taken on, and the accuracy of each class there; released."""
-        if self.result:
+        if self.result and self.result.test:
             return "test", self.result.test.per_class_accuracy
         return (self.last.released.split, self.last.released.per_class_accuracy) if self.last else ("", ())
 

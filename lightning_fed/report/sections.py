@@ -67,18 +67,20 @@ def by_class(run: Run, drawn: Drawn) -> str:
     split = run.class_accuracy[0]
     if "classes" not in drawn:
         return ""
-    told = f"The {'last' if run.result else 'newest'} global model on the {split} split, class by class."
+    told = f"The {'newest' if run.untested else 'last'} global model on the {split} split, class by class."
     figures = pair(figure(drawn["classes"]), _class_table(run))
     return section("Class by class", paragraph(told, "released"), figures)
 
 
 def _class_table(run: Run) -> str:
-    """Accuracy beside how many images there were to learn from, once the run is finished and knows them."""
+    """Accuracy beside how many images there were to learn from, once the run has ended and knows them."""
     if run.result is None:
         return ""
     images = [sum(counts) for counts in zip(*run.result.data.classes_by_hospital, strict=True)]
-    shares = run.class_accuracy[1]
-    head = ("class", "test accuracy (released)", "images at all hospitals (diagnostic)")
+    split, shares = run.class_accuracy
+    if not shares:
+        return ""
+    head = ("class", f"{split} accuracy (released)", "images at all hospitals (diagnostic)")
     cells = zip(run.class_names, map(percent, shares), map("{:,}".format, images), strict=True)
     return table(head, cells)
 
@@ -91,7 +93,7 @@ def time(run: Run, drawn: Drawn) -> str:
         "Evaluation runs beside the next round's training, so its seconds are not a part of the wall time; "
         "they are summed over workers."
     )
-    if run.result:
+    if not run.untested:
         told += " The rest is the last round's evaluation, the test, and writing."
     figures = pair(figure(drawn["time"]), figure(drawn.get("pace")))
     return section("Where the time went", paragraph(told), _stragglers(run), figures)

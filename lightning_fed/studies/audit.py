@@ -26,7 +26,7 @@ from lightning_fed.studies.audit_leaks import leaks_of
 from lightning_fed.studies.audit_membership import MEMBERSHIPS, audit_membership, forget, prepare_membership
 from lightning_fed.studies.audit_tables import print_epsilon, print_inversion, print_leaks, print_membership
 from lightning_fed.studies.audit_view import charges_of, prepare_audit
-from lightning_fed.studies.single import Prepared, resolve
+from lightning_fed.studies.prepare import Prepared, resolve
 from lightning_fed.tracking.audits import INVERSION, InversionAudited, LeakFound
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import RunFolder, read_rounds, write_text_whole
@@ -155,8 +155,8 @@ def _leaks(words: list[str]) -> int:
 
 def _finished(named: str) -> Path:
     run = user_path(named).resolve()
-    if not RunFolder(run).summary.exists():
-        raise InputError(f"audit: {run} holds no finished run; name one that has a summary.json")
+    if not RunFolder(run).complete:
+        raise InputError(f"audit: {run} holds no finished run; name one, or go on with it by run --resume")
     return run
 
 

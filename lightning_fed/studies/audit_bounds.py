@@ -24,7 +24,7 @@ from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.ledger import Charge
 from lightning_fed.studies.audit_view import Charged, run_watched, tensors_of, variance_of, with_images
 from lightning_fed.studies.audit_watch import Release, Watch
-from lightning_fed.studies.single import Prepared
+from lightning_fed.studies.prepare import Prepared
 from lightning_fed.tracking.console import say
 
 Reals = NDArray[np.float64]

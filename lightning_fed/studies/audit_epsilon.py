@@ -38,7 +38,7 @@ from lightning_fed.studies.audit_bounds import Bounded, Budget, bound_by_canarie
 from lightning_fed.studies.audit_mislabelled import bound_by_images
 from lightning_fed.studies.audit_view import Charged, Watched, run_watched, tensors_of, variance_of
 from lightning_fed.studies.audit_watch import Held, Release, Watch
-from lightning_fed.studies.single import Prepared
+from lightning_fed.studies.prepare import Prepared
 from lightning_fed.tracking.audits import AuditCheck, EpsilonAudited
 from lightning_fed.tracking.console import say
 

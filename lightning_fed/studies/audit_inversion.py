@@ -24,8 +24,8 @@ from lightning_fed.secagg.masks import KEY_BYTES, Words
 from lightning_fed.secagg.parameters import Parameters
 from lightning_fed.secagg.quantise import GREATEST_RING, Encoding
 from lightning_fed.studies.audit_view import Charged, variance_of
+from lightning_fed.studies.prepare import Prepared
 from lightning_fed.studies.secagg_parties import Exchanged, Parties
-from lightning_fed.studies.single import Prepared
 from lightning_fed.tracking.audits import (
     CLIPPED,
     MASKED,

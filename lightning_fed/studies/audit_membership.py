@@ -35,7 +35,7 @@ from lightning_fed.privacy.dose import Dose
 from lightning_fed.seeds import derive, stream
 from lightning_fed.studies.audit_epsilon import epsilon_of_run
 from lightning_fed.studies.audit_view import open_federation, quiet
-from lightning_fed.studies.single import Prepared, prepare
+from lightning_fed.studies.prepare import Prepared, prepare
 from lightning_fed.tracking.audits import Interval, MembershipAudited, MembershipFound
 from lightning_fed.tracking.console import say
 

@@ -23,7 +23,7 @@ from lightning_fed.federation.roster import Roster
 from lightning_fed.models.vector import load_vector
 from lightning_fed.studies.audit_bounds import Bounded
 from lightning_fed.studies.audit_view import open_federation
-from lightning_fed.studies.single import Prepared
+from lightning_fed.studies.prepare import Prepared
 from lightning_fed.tracking.console import say
 
 CANARIES = 1000

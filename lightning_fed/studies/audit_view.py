@@ -27,7 +27,7 @@ from lightning_fed.federation.roster import Roster
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.joint import variance_of_one
 from lightning_fed.studies.audit_watch import Held, Watch, attach, watch_sums
-from lightning_fed.studies.single import Prepared, prepare
+from lightning_fed.studies.prepare import Prepared, prepare
 
 Reals = NDArray[np.float64]
 

@@ -36,7 +36,7 @@ class Cell:
     @property
     def finished(self) -> bool:
         """Whether its result is there."""
-        return self.folder.summary.exists()
+        return self.folder.complete
 
     @property
     def log(self) -> Path:

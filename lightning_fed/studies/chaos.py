@@ -295,7 +295,7 @@ def _strike(fault: Fault, life: Life, dice: random.Random) -> bool:
     for _ in range(TRIES):  # it may end of the fault before while this one looks for something to strike
         if not life.lives_now:
             life.ended()
-            if life.folder.summary.exists():
+            if life.folder.complete:
                 return False
             life.start()
             life.wait_for_a_word()

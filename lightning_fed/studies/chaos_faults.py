@@ -113,7 +113,7 @@ def fill_disk(life: Life, dice: random.Random) -> bool:
         resource.prlimit(victim, resource.RLIMIT_FSIZE, (most, hard))
         rounds = life.rounds + 3
         if not life.wait_for(lambda: life.rounds >= rounds):
-            return not life.folder.summary.exists()
+            return not life.folder.complete
         resource.prlimit(victim, resource.RLIMIT_FSIZE, (hard, hard))  # what was written was small enough
     except (ProcessLookupError, PermissionError):
         pass
@@ -138,7 +138,7 @@ def damage_checkpoint(life: Life, dice: random.Random) -> bool:
     life.wait_for(lambda: life.rounds >= 3)
     life.kill(signal.SIGKILL)
     newest = _newest(life.output / "checkpoints", "round-*.pt")
-    if newest is None or life.folder.summary.exists():
+    if newest is None or life.folder.complete:
         return False
     _damage(newest, dice, dice.choice(["torn", "flipped"]))
     before = len(life.log.read_bytes())
@@ -164,7 +164,7 @@ def _resume_with(life: Life, path: Path, content: bytes, must_refuse: bool) -> N
         if life.lives_now:
             break
         life.ended()
-        if life.mended is None or life.folder.summary.exists():
+        if life.mended is None or life.folder.complete:
             break
     if life.mended is not None and must_refuse:
         raise BrokenError(f"it went on with a damaged {path}")
@@ -176,7 +176,7 @@ def damage_ledger(life: Life, dice: random.Random) -> bool:
     life.wait_for(lambda: life.rounds >= 3)
     life.kill(signal.SIGKILL)
     ledger = life.output / "hospitals" / str(dice.randrange(HOSPITALS)) / "ledger.jsonl"
-    if not ledger.exists() or life.folder.summary.exists():
+    if not ledger.exists() or life.folder.complete:
         return False
     content = ledger.read_bytes()
     if dice.random() < 0.5:
@@ -196,7 +196,7 @@ def damage_state(life: Life, dice: random.Random) -> bool:
     life.wait_for(lambda: life.rounds >= 3)
     life.kill(signal.SIGKILL)
     state = _newest(life.output / "hospitals" / str(dice.randrange(HOSPITALS)), "state-*.pt")
-    if state is None or life.folder.summary.exists():
+    if state is None or life.folder.complete:
         return False
     content = state.read_bytes()
     _damage(state, dice, dice.choice(["torn", "flipped"]))

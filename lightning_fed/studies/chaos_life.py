@@ -149,7 +149,7 @@ class Life:
         while True:
             self.wait_for(lambda: False)
             self.ended()
-            if self.folder.summary.exists():
+            if self.folder.complete:
                 return
             self.start()
 

@@ -32,7 +32,7 @@ from lightning_fed.secagg.conductor import STAGES
 from lightning_fed.secagg.masks import Words
 from lightning_fed.studies.chaos_life import PATIENCE, BrokenError
 from lightning_fed.studies.chaos_search import Search
-from lightning_fed.studies.single import prepare
+from lightning_fed.studies.prepare import prepare
 from lightning_fed.tracking.files import read_rounds
 
 SNIPPET = 8

@@ -17,7 +17,7 @@ from lightning_fed.report.paper import Number, csv_rows, draw_paper, tables
 from lightning_fed.studies.cells import Cell, list_cells, run_cells, tell_cells
 from lightning_fed.studies.paper_grid import BUDGETS, IMAGES, GridCell, grid
 from lightning_fed.studies.plan import image_seconds
-from lightning_fed.studies.single import resolve
+from lightning_fed.studies.prepare import resolve
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import write_text_whole
 
@@ -142,7 +142,7 @@ def measured(planned: Planned) -> Number:
         column=cell.column,
         printed=cell.printed,
         how=how(planned.runs[0]),
-        accuracies=tuple(result.test.accuracy for result in results),
+        accuracies=tuple(result.tested.accuracy for result in results),
         best=tuple(max(line.released.accuracy for line in run.scored) for run in finished if run.scored),
         split=splits[0] if splits else "",
         validation=tuple(run.validation for run in finished if run.validation is not None),
@@ -150,7 +150,7 @@ def measured(planned: Planned) -> Number:
         short=passes(planned.runs[0]) < SHORT - 0.5,
         cut=any(result.status != "completed" for result in results),
         did_not_learn=any(
-            result.test.accuracy <= _majority(result.data.classes_by_hospital) for result in results
+            result.tested.accuracy <= _majority(result.data.classes_by_hospital) for result in results
         ),
         seconds=math.fsum(result.seconds.total for result in results),
         uploaded=tuple(result.secagg.upload_bytes_per_hospital * result.rounds for result in results),

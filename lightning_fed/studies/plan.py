@@ -17,9 +17,9 @@ from lightning_fed.models.scattering import ScatterNet
 from lightning_fed.models.vector import vector_size
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.secagg.integers import IntegerSum
+from lightning_fed.studies.prepare import Prepared, prepare, resolve
 from lightning_fed.studies.pretraining import features_of, pretraining_line
 from lightning_fed.studies.privacy_card import NO_NOISE
-from lightning_fed.studies.single import Prepared, prepare, resolve
 from lightning_fed.tracking.rounding import epsilon_text
 
 MEASURED_STEPS = 3

@@ -6,14 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-import torch
-import yaml
-
-from lightning_fed.data.images import ImageData
-from lightning_fed.data.load import load_images
 from lightning_fed.errors import DivergedError, FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.assembly import open_crew
@@ -21,131 +16,18 @@ from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.driver import Driver
 from lightning_fed.federation.enrolment import enrol, save_identities, unsafe_choice
 from lightning_fed.federation.holding import hold_hospital
-from lightning_fed.federation.protection import check_record, doses_of
-from lightning_fed.federation.roster import Roster, make_roster
-from lightning_fed.federation.site import build_classifier
 from lightning_fed.federation.state import HospitalStates
-from lightning_fed.federation.strategy import GlobalModel
 from lightning_fed.interrupts import stop_if_asked
-from lightning_fed.models.classifier import Classifier
-from lightning_fed.models.distillation import Distilling
-from lightning_fed.models.export import load_weights, save_model
-from lightning_fed.models.optimizer import build_optimizer
-from lightning_fed.models.vector import load_vector, vector_size
-from lightning_fed.paths import user_path
+from lightning_fed.models.export import save_model
+from lightning_fed.models.vector import load_vector
 from lightning_fed.report.load import read_run
 from lightning_fed.report.page import write_report
-from lightning_fed.studies.pretraining import pretrain, refuse_other_images
+from lightning_fed.studies.prepare import Prepared, prepare, resolve
 from lightning_fed.studies.summary import sum_seconds, summarise
-from lightning_fed.tracking.console import RunConsole, result_lines, say
-from lightning_fed.tracking.files import RunFolder, read_rounds
-from lightning_fed.tracking.records import Result
-from lightning_fed.tracking.wandb import WandbRun, agents_run
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An experiment whose images, hospitals and network exist: everything that can be checked without Ray."""
-
-    experiment: Experiment
-    data: ImageData
-    roster: Roster
-    classifier: Classifier
-    model: GlobalModel
-
-
-def resolve(experiment: Experiment) -> Experiment:
-    """The experiment with its paths absolute and its output named.
-
-    A new run's folder is called after the data and the moment, such as `runs/bloodcells-20250101-120000`, and
-    after its run in a W&B sweep, as several agents may start one in the same second.
-    """
-    run = agents_run()
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S") + (f"-{run}" if run else "")
-    output = user_path(experiment.output or f"runs/{experiment.data.name}-{stamp}").resolve()
-    root = experiment.data.root
-    data = replace(experiment.data, root=str(user_path(root).resolve()) if root else None)
-    start = experiment.model.start
-    model = replace(experiment.model, start=str(user_path(start).resolve()) if start else None)
-    return replace(experiment, data=data, model=model, output=str(output))
-
-
-def prepare(experiment: Experiment, pretrained: bool = True) -> Prepared:
-    """Read the images, share them out and build the first global model.
-
-    Args:
-        experiment: resolved. pretrained: false leaves `model.pretrained` out, for a look that must not train.
-
-    Raises:
-        InputError: the experiment or a file that it names does not fit.
-    """
-    data = load_images(experiment.data)
-    roster = make_roster(experiment, data)
-    classifier = build_classifier(experiment, data)
-    _check_network(classifier, data)
-    trained = build_classifier(experiment, data, 0)
-    if isinstance(trained, Distilling):
-        trained.refuse_unfit(data.size)
-    if experiment.model.start is not None:
-        refuse_private_start(experiment, Path(experiment.model.start))
-        load_weights(classifier, Path(experiment.model.start))
-    if experiment.model.pretrained is not None:
-        refuse_other_images(data)
-    if experiment.privacy.by_images:
-        check_record(classifier, experiment, data.size)
-    sizes = [len(member.train) for member in roster.members]
-    roster = roster.with_doses(doses_of(experiment, sizes, vector_size(classifier.network)))
-    _refuse_cut_noise(experiment, roster)
-    build_optimizer(classifier.network.parameters(), experiment.training)  # hospitals build the same later
-    if experiment.model.pretrained is not None and pretrained:  # last, as it may take minutes
-        pretrain(classifier, experiment, data)
-    model = GlobalModel.first(experiment, classifier.network)
-    return Prepared(experiment, data, roster, classifier, model)
-
-
-def refuse_private_start(experiment: Experiment, start: Path) -> None:
-    """Raise where a guarantee would start from weights that a run made of the same images.
-
-    Raises:
-        InputError: the experiment beside the weights names the same data, and they are not drawn.
-    """
-    beside = start.with_name("experiment.yaml")
-    if not experiment.privacy.guarantees or not beside.exists():
-        return
-    try:
-        name = yaml.safe_load(beside.read_text())["data"]["name"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return
-    if name == experiment.data.name and name != "bloodcells":
-        raise InputError(
-            f"model.start: {start} was trained on {name}, the images to be protected; start from public ones"
-        )
-
-
-def _refuse_cut_noise(experiment: Experiment, roster: Roster) -> None:
-    """Raise where secure aggregation would clip the noise of an update, and so shift the sum."""
-    if experiment.secagg.protocol == "plain" or experiment.privacy.mechanism != "update" or roster.doses is None:
-        return
-    deviation = roster.doses[0].noise_multiplier * experiment.privacy.deviation_per_multiplier
-    if 6 * deviation > experiment.secagg.clip:
-        raise InputError(
-            f"secagg.clip is {experiment.secagg.clip:g}: it would cut noise of standard deviation "
-            f"{deviation:.3g}; set it to {6 * deviation:.3g} or more"
-        )
-
-
-def _check_network(classifier: Classifier, data: ImageData) -> None:
-    """Raise unless two images give two rows of logits."""
-    images = torch.from_numpy(data.validation.images[:1].repeat(2, axis=0))
-    wanted = (2, len(data.class_names))
-    classifier.eval()
-    try:
-        with torch.no_grad():
-            found = tuple(classifier(images).shape)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"model: it does not take {data.size}-pixel images ({error}); change it") from error
-    if found != wanted:
-        raise InputError(f"model: logits of shape {found} instead of {wanted}; change its last layer")
+from lightning_fed.tracking.console import RunConsole, result_lines, say, spent_line
+from lightning_fed.tracking.files import ABORTED, RunFolder, read_rounds
+from lightning_fed.tracking.records import Result, Seconds
+from lightning_fed.tracking.wandb import WandbRun
 
 
 def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
@@ -193,6 +75,7 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
             hint = resume_hint(folder.path) if resume else "nothing was written yet"
             raise FederationError(f"{error}; {hint}") from error
         start.done()
+        folder.forget_aborted()
         return _run_rounds(prepared, driver, folder, tracker, begun)
 
 
@@ -264,36 +147,74 @@ class _Start(ExitStack):
             self.folder.remove_unstarted()
 
 
+@dataclass(frozen=True)
+class _Clock:
+    """When a run's process began, how long it took to start, and the last round that an earlier process closed."""
+
+    begun: float
+    startup: float
+    resumed_after: int
+
+    def seconds(self, lines: list[dict[str, Any]]) -> Seconds:
+        """Where the time went until now."""
+        return sum_seconds(lines, self.startup, time.perf_counter() - self.begun, self.resumed_after)
+
+
 def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun, begun: float) -> Result:
-    startup = time.perf_counter() - begun
-    resumed_after = driver.done.round if driver.done else 0
+    clock = _Clock(begun, time.perf_counter() - begun, driver.done.round if driver.done else 0)
     try:
         _train(prepared, driver, folder, tracker)
         test, teachers = driver.test(), driver.teachers()
-    except DivergedError:
-        raise
     except FederationError as error:
+        _leave_aborted(prepared, driver, folder, tracker, clock, str(error))
+        if isinstance(error, DivergedError):
+            raise
         raise FederationError(f"{error}; {resume_hint(folder.path)}") from error
     except OSError as error:
         raise _unwritten(error, resume_hint(folder.path)) from error
     lines = read_rounds(folder.rounds)
-    seconds = sum_seconds(lines, startup, time.perf_counter() - begun, resumed_after)
-    parameters = len(driver.model.weights)
     result = summarise(
         prepared.experiment,
         prepared.data,
         prepared.roster,
         lines,
         test,
-        parameters,
-        seconds,
+        len(driver.model.weights),
+        clock.seconds(lines),
         driver.spent() if prepared.roster.doses is not None else (),
-        driver.stopped_on_budget,
+        "stopped_on_budget" if driver.stopped_on_budget else "completed",
         teachers,
     )
     _write(prepared, driver, folder, result)
     tracker.summarise(result)
     return result
+
+
+def _leave_aborted(
+    prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun, clock: _Clock, reason: str
+) -> None:
+    """Leave the summary of a run that cannot go on by itself: what it did, what privacy it spent until then."""
+    try:
+        lines = read_rounds(folder.rounds)
+        result = summarise(
+            prepared.experiment,
+            prepared.data,
+            prepared.roster,
+            lines,
+            None,
+            len(driver.model.weights),
+            clock.seconds(lines),
+            driver.charged() if prepared.roster.doses is not None else (),
+            ABORTED,
+            reason=reason,
+        )
+        folder.finish(result)
+    except (InputError, OSError) as error:
+        say(f"warning: there is no summary of what was spent until now ({error})")
+        return
+    tracker.summarise(result)
+    if result.privacy.epsilon is not None:
+        say(spent_line(result.privacy))
 
 
 def _unwritten(error: OSError, hint: str) -> FederationError:

@@ -1,4 +1,4 @@
-"""From a finished run's records to `summary.json`."""
+"""From the records of a run that has ended to `summary.json`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from lightning_fed.tracking.records import (
     Result,
     SecAggSummary,
     Seconds,
+    Status,
     TeacherScores,
     TestScores,
 )
@@ -36,31 +37,31 @@ def summarise(
     data: ImageData,
     roster: Roster,
     lines: Lines,
-    test: Released,
+    test: Released | None,
     parameters: int,
     seconds: Seconds,
     spent: Sequence[int] = (),
-    stopped_on_budget: bool = False,
+    status: Status = "completed",
     teachers: TeacherScores | None = None,
+    reason: str | None = None,
 ) -> Result:
-    """The result of a run that came to its end.
+    """The result of a run that has ended.
 
     Args:
-        experiment, data, roster: the run's. lines: of `rounds.jsonl`. test: the last model on the test split.
+        experiment, data, roster: the run's. lines: of `rounds.jsonl`. test: the last model on the test split, None
+            where it could not come to that.
         parameters: length of an update. seconds: where the time went. spent: releases charged, by hospital.
-        stopped_on_budget: whether it ended early because no hospital could pay for another round.
+        status: how it ended, and the reason where it was aborted.
         teachers: that stayed in the hospitals, if there are.
     """
     sizes = [len(member.train) for member in roster.members]
-    scores = asdict(test)
-    scores.pop("split")
     return Result(
-        status="stopped_on_budget" if stopped_on_budget else "completed",
+        status=status,
         rounds=len(lines),
         hospitals=experiment.federation.hospitals,
         seed=experiment.seed,
-        test=TestScores(**scores),
-        hospital_accuracy=_hospital_accuracy(lines[-1]["diagnostic"]["hospitals"]),
+        test=None if test is None else _scores(test),
+        hospital_accuracy=_hospital_accuracy(lines[-1]["diagnostic"]["hospitals"] if lines else []),
         data=summarise_data(data, roster),
         privacy=privacy_card(experiment, roster.doses, sizes, spent, [_counted(line) for line in lines]),
         secagg=summarise_secagg(experiment, lines, parameters, roster.doses[0] if roster.doses else None),
@@ -69,7 +70,14 @@ def summarise(
         output=str(experiment.output),
         versions=versions(),
         teachers=teachers,
+        reason=reason,
     )
+
+
+def _scores(test: Released) -> TestScores:
+    scores = asdict(test)
+    scores.pop("split")
+    return TestScores(**scores)
 
 
 def summarise_secagg(

@@ -15,7 +15,7 @@ from lightning_fed.paths import user_path
 from lightning_fed.report.load import read_run
 from lightning_fed.report.sweep import Measured, draw_sweep, table_of
 from lightning_fed.studies.cells import Cell, list_cells, run_cells, tell_cells
-from lightning_fed.studies.single import resolve
+from lightning_fed.studies.prepare import resolve
 from lightning_fed.studies.sweep_file import METHODS, Point, SweepFile, read_sweep
 from lightning_fed.tracking.console import say
 from lightning_fed.tracking.files import write_text_whole

@@ -117,9 +117,10 @@ def _spent(record: RoundRecord) -> str:
 
 def result_lines(result: Result) -> list[str]:
     """What a finished run says of itself."""
+    test = result.tested
     lines = [
         f"{STATUSES[result.status]} after {result.rounds} rounds in {result.seconds.total:.0f} s: "
-        f"test accuracy {100 * result.test.accuracy:.2f} %, balanced {100 * result.test.balanced_accuracy:.2f} % "
+        f"test accuracy {100 * test.accuracy:.2f} %, balanced {100 * test.balanced_accuracy:.2f} % "
         f"({result.data.title}, seed {result.seed})",
     ]
     if result.hospital_accuracy is not None:
@@ -142,12 +143,20 @@ def _privacy_line(privacy: PrivacySummary) -> str:
     """Such as `privacy: epsilon 6.00 at delta 0.00019 for each image, whole run, worst hospital (prv)`."""
     if privacy.epsilon is None:
         return f"privacy: no guarantee; {privacy.reason}"
-    delta = "" if privacy.delta is None else f" at delta {delta_text(privacy.delta)}"
-    return (
-        f"privacy: epsilon {epsilon_text(privacy.epsilon)}{delta} for each {privacy.unit}, whole run, "
-        f"worst hospital ({privacy.accountant})"
-        + ("; simulation: the noise can be recomputed from the seed" if privacy.reproducible else "")
+    return f"privacy: {_epsilon(privacy)}, whole run, worst hospital ({privacy.accountant})" + (
+        "; simulation: the noise can be recomputed from the seed" if privacy.reproducible else ""
     )
+
+
+def spent_line(privacy: PrivacySummary) -> str:
+    """Such as `privacy spent until now: epsilon 2.10 at delta 0.00019 for each image, worst hospital`."""
+    return f"privacy spent until now: {_epsilon(privacy)}, worst hospital"
+
+
+def _epsilon(privacy: PrivacySummary) -> str:
+    assert privacy.epsilon is not None
+    delta = "" if privacy.delta is None else f" at delta {delta_text(privacy.delta)}"
+    return f"epsilon {epsilon_text(privacy.epsilon)}{delta} for each {privacy.unit}"
 
 
 def _aggregation_line(secagg: SecAggSummary) -> str:

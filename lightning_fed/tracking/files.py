@@ -17,10 +17,11 @@ import yaml
 
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.paths import DISK_IS_FULL, hold, sync_folder
-from lightning_fed.tracking.records import Result, RoundRecord
+from lightning_fed.tracking.records import Result, RoundRecord, Status
 
 CHECK = "check"
 """The key of a line of `rounds.jsonl` that is no part of its record."""
+ABORTED: Status = "aborted"
 OWN_NAMES = ("experiment.yaml", "rounds.jsonl", "summary.json", "checkpoints", "hospitals", "model.ckpt")
 
 
@@ -134,8 +135,24 @@ class RunFolder:
         if new:
             sync_folder(self.path)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end; a damaged summary is that of one that did."""
+        if not self.summary.exists():
+            return False
+        try:
+            told = json.loads(self.summary.read_text(errors="replace"))
+        except ValueError:
+            return True
+        return not (isinstance(told, dict) and told.get("status") == ABORTED)
+
+    def forget_aborted(self) -> None:
+        """Remove what an earlier process left of a run that goes on now."""
+        if not self.complete:
+            self.summary.unlink(missing_ok=True)
+
     def finish(self, result: Result) -> None:
-        """Write the summary."""
+        """Write the summary, of an aborted run too."""
         write_text_whole(self.summary, json.dumps(result.as_dict(), indent=2) + "\n")
 
 

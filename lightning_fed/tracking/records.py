@@ -396,15 +396,23 @@ class Seconds:
     evaluate: float
 
 
+Status = Literal["completed", "stopped_on_budget", "aborted"]
+
+
 @dataclass(frozen=True)
 class Result:
-    """What `run` returns and `summary.json` holds."""
+    """What `run` returns and `summary.json` holds.
 
-    status: Literal["completed", "stopped_on_budget", "aborted"]
+    Args:
+        status: how it ended. test: None of an aborted run, whose last model is tested when the run has gone on.
+        reason: why it was aborted.
+    """
+
+    status: Status
     rounds: int
     hospitals: int
     seed: int
-    test: TestScores
+    test: TestScores | None
     hospital_accuracy: HospitalAccuracy | None
     data: DataSummary
     privacy: PrivacySummary
@@ -414,6 +422,13 @@ class Result:
     output: str
     versions: dict[str, str] = field(default_factory=dict)
     teachers: TeacherScores | None = None
+    reason: str | None = None
+
+    @property
+    def tested(self) -> TestScores:
+        """The test scores of a run that came to its end."""
+        assert self.test is not None
+        return self.test
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values."""

@@ -116,9 +116,10 @@ class WandbRun:
             self.run.finish(exit_code=0 if kind is None else 1)
 
     def summarise(self, result: Result) -> None:
-        """Write the summary of a finished run."""
+        """Write the summary of a run that has ended."""
         if self.run is not None:
-            test = {name: value for name, value in result.as_dict()["test"].items() if isinstance(value, float)}
+            told = result.as_dict()["test"] or {}
+            test = {name: value for name, value in told.items() if isinstance(value, float)}
             self.run.summary.update({f"test/{name}": value for name, value in test.items()})
             self.run.summary.update({"epsilon": result.privacy.epsilon, "status": result.status})
             if result.teachers is not None:

@@ -29,7 +29,7 @@ from lightning_fed.models.classifier import Classifier, normalise
 from lightning_fed.models.metrics import Scores
 from lightning_fed.models.vector import Vector, load_vector, to_vector
 from lightning_fed.privacy.steps import StepDiagnostics
-from lightning_fed.studies.single import prepare
+from lightning_fed.studies.prepare import prepare
 
 C = 0.5
 LR = 0.5

@@ -28,7 +28,7 @@ from lightning_fed.report.card import card_of
 from lightning_fed.report.load import read_run
 from lightning_fed.studies.audit_epsilon import BUDGETS, EpsilonAudit, audit_epsilon
 from lightning_fed.studies.audit_view import prepare_audit, quiet
-from lightning_fed.studies.single import prepare
+from lightning_fed.studies.prepare import prepare
 
 MECHANISMS = ("record", "update", "distributed")
 WORDS = {

@@ -29,7 +29,7 @@ from lightning_fed.studies.audit_membership import (
     halved,
     prepare_membership,
 )
-from lightning_fed.studies.single import Prepared
+from lightning_fed.studies.prepare import Prepared
 from lightning_fed.tracking.audits import MembershipAudited, told_hospitals
 from tests.studies.test_audit import experiment, words
 

@@ -10,7 +10,7 @@ import pytest
 from lightning_fed.cli import main
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data, Experiment, Privacy
-from lightning_fed.studies.single import refuse_private_start
+from lightning_fed.studies.prepare import refuse_private_start
 from tests.integration.conftest import words
 
 OWN = """
