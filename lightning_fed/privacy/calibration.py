@@ -10,15 +10,9 @@ from scipy.optimize import brentq
 
 from lightning_fed.checks import in_range, positive
 from lightning_fed.errors import InputError
-from lightning_fed.privacy.accounting import (
-    CACHED,
-    PoissonGaussian,
-    gaussian_epsilon,
-    gaussian_log_delta,
-)
-from lightning_fed.privacy.accounting import (
-    epsilon as epsilon_of,
-)
+from lightning_fed.privacy.accounting import epsilon as epsilon_of
+from lightning_fed.privacy.gaussian import gaussian_epsilon, gaussian_log_delta
+from lightning_fed.privacy.poisson import CACHED, PoissonGaussian
 
 GREATEST_MULTIPLIER = 1e4
 """Noise of one step that drowns ten thousand images, each at the clipping bound: nothing is learnt beyond it."""
@@ -57,7 +51,7 @@ def noise_multiplier_for(epsilon: float, delta: float, rate: float, steps: int) 
 def gaussian_noise_multiplier_for(epsilon: float, delta: float, releases: int) -> float:
     """The least noise multiplier, deviation over sensitivity, of so many Gaussian releases; exact to 1e-10.
 
-    The inverse of `accounting.gaussian_epsilon` (Balle & Wang 2018), rounded up.
+    The inverse of `gaussian.gaussian_epsilon` (Balle & Wang 2018), rounded up.
 
     Raises:
         InputError: a value out of range, or a budget too small for `GREATEST_MULTIPLIER`.

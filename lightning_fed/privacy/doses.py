@@ -9,18 +9,14 @@ from dataclasses import replace
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
-from lightning_fed.privacy.accounting import (
-    PoissonGaussian,
-    epsilon,
-    epsilon_replace_one,
-    gaussian_epsilon,
-)
+from lightning_fed.privacy.accounting import epsilon, epsilon_replace_one
 from lightning_fed.privacy.calibration import (
     affordable_steps,
     gaussian_noise_multiplier_for,
     noise_multiplier_for,
 )
 from lightning_fed.privacy.dose import Dose, Joint
+from lightning_fed.privacy.gaussian import gaussian_epsilon
 from lightning_fed.privacy.joint import (
     epsilon as joint_epsilon,
 )
@@ -31,6 +27,7 @@ from lightning_fed.privacy.joint import (
     noise_multiplier_of_one,
     refuse_other_variances,
 )
+from lightning_fed.privacy.poisson import PoissonGaussian
 
 
 def doses_of(experiment: Experiment, sizes: Sequence[int], coordinates: int = 0) -> tuple[Dose, ...] | None:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from lightning_fed.errors import InputError
 from lightning_fed.privacy import accounting, renyi
-from lightning_fed.privacy.accounting import CACHED, PoissonGaussian
 from lightning_fed.privacy.calibration import GREATEST_MULTIPLIER, TOLERANCE, noise_multiplier_for
 from lightning_fed.privacy.dose import Dose, Joint
+from lightning_fed.privacy.poisson import CACHED, PoissonGaussian
 from lightning_fed.privacy.samplers import NOISES, RELATIVE_ERROR, TAIL, Integers, refuse_variance
 
 ROUNDING = 1e-3

@@ -8,12 +8,13 @@ import numpy as np
 from scipy.optimize import brentq
 
 from lightning_fed.errors import InputError
-from lightning_fed.privacy import accounting, joint, renyi
-from lightning_fed.privacy.accounting import rdp_of_step
+from lightning_fed.privacy import joint, renyi
 from lightning_fed.privacy.dose import Dose
+from lightning_fed.privacy.poisson import ORDERS as DEFAULT_ORDERS
+from lightning_fed.privacy.poisson import rdp_of_step
 from lightning_fed.privacy.samplers import RELATIVE_ERROR
 
-ORDERS = np.array(accounting.ORDERS)
+ORDERS = np.array(DEFAULT_ORDERS)
 
 
 def epsilon_of_best(dose: Dose, steps: int, runs: float, delta: float | None = None) -> float:

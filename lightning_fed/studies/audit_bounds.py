@@ -19,8 +19,8 @@ from lightning_fed.audit.canaries import Sampled, audited, guesses_for
 from lightning_fed.audit.checks import LEVEL, Check, poisson
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import Permit, UpdateProtection
-from lightning_fed.privacy.accounting import gaussian_epsilon
 from lightning_fed.privacy.dose import Dose
+from lightning_fed.privacy.gaussian import gaussian_epsilon
 from lightning_fed.privacy.ledger import Charge
 from lightning_fed.studies.audit_view import Charged, run_watched, tensors_of, variance_of, with_images
 from lightning_fed.studies.audit_watch import Release, Watch

@@ -29,10 +29,10 @@ from lightning_fed.audit.checks import (
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import epsilon_after
-from lightning_fed.privacy.accounting import PoissonGaussian
 from lightning_fed.privacy.accounting import epsilon as composed_epsilon
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.doses import most_rounds
+from lightning_fed.privacy.poisson import PoissonGaussian
 from lightning_fed.privacy.trial import dropouts_of
 from lightning_fed.studies.audit_bounds import Bounded, Budget, bound_by_canaries, bound_by_releases
 from lightning_fed.studies.audit_mislabelled import bound_by_images

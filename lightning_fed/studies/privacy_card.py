@@ -87,7 +87,8 @@ def privacy_card(
 
 def accountant_of(dose: Dose, steps: int, accountant: str) -> str:
     """The accountant that enforced, in words; where it could not answer, the one that did in its place."""
-    from lightning_fed.privacy.accounting import PoissonGaussian, answers
+    from lightning_fed.privacy.accounting import answers
+    from lightning_fed.privacy.poisson import PoissonGaussian
 
     if dose.unit == "hospital":
         return "exact Gaussian"

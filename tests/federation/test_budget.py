@@ -18,8 +18,9 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.driver import Driver, OpenRound
 from lightning_fed.federation.local_work import LocalTraining
 from lightning_fed.federation.site import Site
-from lightning_fed.privacy.accounting import PoissonGaussian, epsilon, epsilon_replace_one
+from lightning_fed.privacy.accounting import epsilon, epsilon_replace_one
 from lightning_fed.privacy.engine import HospitalOptimizer
+from lightning_fed.privacy.poisson import PoissonGaussian
 from lightning_fed.studies.single import run_experiment
 from lightning_fed.tracking.records import RoundRecord
 from tests.federation.protected import (

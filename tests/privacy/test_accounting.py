@@ -14,15 +14,10 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from lightning_fed.errors import InputError
-from lightning_fed.privacy import accounting
-from lightning_fed.privacy.accounting import (
-    PoissonGaussian,
-    answers,
-    epsilon,
-    epsilon_replace_one,
-    gaussian_epsilon,
-    gaussian_log_delta,
-)
+from lightning_fed.privacy import accounting, prv
+from lightning_fed.privacy.accounting import answers, epsilon, epsilon_replace_one
+from lightning_fed.privacy.gaussian import gaussian_epsilon, gaussian_log_delta
+from lightning_fed.privacy.poisson import PoissonGaussian
 
 FLOWER_STD = math.sqrt(2 * math.log(1.25 / 1.9e-4)) * 1.0 / 6.0
 DELTAS = (1.9e-4, 8.4e-6, 1e-5)
@@ -163,7 +158,7 @@ def test_a_failure_of_prv_falls_back_on_pld(failing: str, monkeypatch: pytest.Mo
     def fail(*arguments: object) -> None:
         raise RuntimeError("Discrete mean differs significantly from continuous mean.")
 
-    monkeypatch.setattr(accounting, failing, fail)
+    monkeypatch.setattr(prv, failing, fail)
     mechanism = PoissonGaussian(0.0712, 1.31, 77)
     assert epsilon(mechanism, 1e-5) == epsilon(mechanism, 1e-5, "pld")
     monkeypatch.setattr(accounting, "_pld", lambda *arguments: math.inf)

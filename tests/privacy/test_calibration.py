@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lightning_fed.errors import InputError
 from lightning_fed.privacy import calibration
-from lightning_fed.privacy.accounting import PoissonGaussian, epsilon, gaussian_epsilon
+from lightning_fed.privacy.accounting import epsilon
 from lightning_fed.privacy.calibration import (
     GREATEST_MULTIPLIER,
     affordable_steps,
@@ -16,6 +16,8 @@ from lightning_fed.privacy.calibration import (
     noise_multiplier_for,
     smallest_epsilon,
 )
+from lightning_fed.privacy.gaussian import gaussian_epsilon
+from lightning_fed.privacy.poisson import PoissonGaussian
 
 RATE = 256 / 1195
 STEPS = 25 * 1195 // 256 + 1  # 25 epochs

@@ -9,9 +9,10 @@ import pytest
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Data, Experiment, Federation, Privacy, Training
-from lightning_fed.privacy.accounting import PoissonGaussian, epsilon
+from lightning_fed.privacy.accounting import epsilon
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.privacy.doses import doses_of, epsilon_of, most_rounds
+from lightning_fed.privacy.poisson import PoissonGaussian
 
 
 def experiment(federation: dict[str, Any] | None = None, **privacy: Any) -> Experiment:

@@ -18,10 +18,10 @@ from scipy.stats import norm
 
 from lightning_fed.errors import InputError
 from lightning_fed.privacy import accounting, joint, renyi
-from lightning_fed.privacy.accounting import PoissonGaussian, gaussian_epsilon
 from lightning_fed.privacy.calibration import GREATEST_MULTIPLIER
 from lightning_fed.privacy.dose import Dose, Joint
 from lightning_fed.privacy.doses import epsilon_if_replaced, epsilon_of, epsilon_of_sums, epsilon_with_all
+from lightning_fed.privacy.gaussian import gaussian_epsilon
 from lightning_fed.privacy.joint import (
     LOG_WRAP,
     ROUNDING,
@@ -37,6 +37,7 @@ from lightning_fed.privacy.joint import (
     sensitivity,
     variance_of_one,
 )
+from lightning_fed.privacy.poisson import PoissonGaussian
 from lightning_fed.privacy.samplers import LEAST_VARIANCE, RELATIVE_ERROR, TAIL
 from lightning_fed.privacy.streams import Stream
 from lightning_fed.privacy.sums import add_share, on_grid

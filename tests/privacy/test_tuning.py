@@ -9,8 +9,8 @@ import pytest
 from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
 from lightning_fed.errors import InputError
-from lightning_fed.privacy.accounting import gaussian_epsilon
 from lightning_fed.privacy.dose import Dose, Joint
+from lightning_fed.privacy.gaussian import gaussian_epsilon
 from lightning_fed.privacy.joint import grid_bound, noise_multiplier_of_one, sampled_curve
 from lightning_fed.privacy.renyi import ORDERS as WHOLE
 from lightning_fed.privacy.tuning import ORDERS, _gamma, epsilon_of_best

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from lightning_fed.experiment import Data, Experiment, Federation, Privacy
-from lightning_fed.privacy.accounting import gaussian_epsilon
 from lightning_fed.privacy.doses import doses_of
+from lightning_fed.privacy.gaussian import gaussian_epsilon
 from lightning_fed.privacy.streams import Secret
 from lightning_fed.privacy.update import add_noise, clip
 from lightning_fed.studies.privacy_card import privacy_card

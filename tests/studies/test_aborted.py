@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lightning_fed.cli import main
-from lightning_fed.privacy.accounting import PoissonGaussian, epsilon
+from lightning_fed.privacy.accounting import epsilon
+from lightning_fed.privacy.poisson import PoissonGaussian
 from lightning_fed.report.load import read_run
 from lightning_fed.tracking.files import RunFolder
 from tests.integration.conftest import words
