@@ -12,7 +12,7 @@ from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 
 if TYPE_CHECKING:
-    from lightning_fed.tracking.records import Result
+    from lightning_fed.tracking.results import Result
 
 __all__ = ["Experiment", "FederationError", "InputError", "run"]
 __version__ = "0.1.0"

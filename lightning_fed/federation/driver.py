@@ -27,15 +27,8 @@ from lightning_fed.privacy.ledger import Ledger
 from lightning_fed.secagg.conductor import STAGES
 from lightning_fed.secagg.errors import RoundAbortedError
 from lightning_fed.seeds import stream
-from lightning_fed.tracking.records import (
-    Dropped,
-    FitReport,
-    Released,
-    RoundRecord,
-    TeacherScores,
-    TrainedRound,
-    mean_of,
-)
+from lightning_fed.tracking.records import Dropped, FitReport, Released, RoundRecord, TrainedRound
+from lightning_fed.tracking.results import TeacherScores, mean_of
 
 
 @dataclass

@@ -30,8 +30,8 @@ def epsilon(mechanism: PoissonGaussian, delta: float, accountant: str = "prv") -
 
     `prv`: Gopi, Lee & Wutschitz 2021 (arXiv 2106.02848, section 5) with Opacus's classes, its own error bound of
     min(0.01, epsilon / 500) included. Where no mesh of `prv.MOST_POINTS` holds that, the least of `pld`, `rdp` and
-    the unsampled Gaussian: for epsilons below about 0.3 over thousands of steps or 0.01 over one, above about 500, for
-    a delta below 1e-12 a step, and where Opacus fails. At rate 1 it is exact.
+    the unsampled Gaussian: for epsilons below about 0.3 over thousands of steps or 0.01 over one, above about 500,
+    for a delta below 1e-12 a step, and where Opacus fails. At rate 1 it is exact.
     `rdp`: Opacus's, 6 to 100 % above the others. `pld`: dp-accounting's, by Connect-the-Dots (Doroshenko et al.
     2022), pessimistic.
 

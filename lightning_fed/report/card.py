@@ -29,7 +29,7 @@ from lightning_fed.report.privacy import (
     trust,
 )
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.records import PrivacySummary, Result
+from lightning_fed.tracking.results import PrivacySummary, Result
 
 
 def card_of(run: Run) -> str:

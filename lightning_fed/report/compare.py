@@ -24,7 +24,7 @@ from lightning_fed.report.markup import (
 )
 from lightning_fed.report.run import Run
 from lightning_fed.tracking.files import write_text_whole
-from lightning_fed.tracking.records import TestScores
+from lightning_fed.tracking.results import TestScores
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "ε": r"$\varepsilon$"}

@@ -7,7 +7,7 @@ from html import escape
 from lightning_fed.report.markup import MEANINGS, duration, facts, number, paragraph, percent, tag, tile
 from lightning_fed.report.privacy import SIMULATION, trust
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.records import Result, SecAggSummary, TestScores
+from lightning_fed.tracking.results import Result, SecAggSummary, TestScores
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 STATUSES = {

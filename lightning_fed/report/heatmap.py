@@ -19,7 +19,7 @@ from lightning_fed.report.canvas import (
     short,
     some_of,
 )
-from lightning_fed.tracking.records import DataSummary
+from lightning_fed.tracking.results import DataSummary
 
 NUMBERED_HOSPITALS = 16  # beyond this many, the numbers do not fit their cells
 FAINT, FULL = 0.06, 0.75  # opacity of one image, and of the largest count, whose number must stay readable

@@ -14,7 +14,7 @@ from lightning_fed.report.revive import revive
 from lightning_fed.report.run import Plan, RoundLine, Run
 from lightning_fed.tracking.audits import Audits
 from lightning_fed.tracking.files import ABORTED, RunFolder, read_rounds
-from lightning_fed.tracking.records import Result
+from lightning_fed.tracking.results import Result
 
 T = TypeVar("T")
 

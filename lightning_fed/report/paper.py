@@ -21,7 +21,7 @@ from lightning_fed.report.canvas import (
     short,
 )
 from lightning_fed.report.sweep import percent_of
-from lightning_fed.tracking.records import PrivacySummary, TeacherScores, mean_of
+from lightning_fed.tracking.results import PrivacySummary, TeacherScores, mean_of
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 TITLES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning_fed.report.findings import Drawn, bounds, inversion, leaks, membership
 from lightning_fed.report.markup import UNDEFINED, figure, number, pair, paragraph, section, table
 from lightning_fed.report.run import Run
-from lightning_fed.tracking.records import PrivacySummary
+from lightning_fed.tracking.results import PrivacySummary
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 PROTECTED = {

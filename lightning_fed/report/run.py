@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_fed.tracking.audits import Audits
-from lightning_fed.tracking.records import Released, Result
+from lightning_fed.tracking.records import Released
+from lightning_fed.tracking.results import Result
 
 
 @dataclass(frozen=True)

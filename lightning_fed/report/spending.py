@@ -12,7 +12,7 @@ from lightning_fed.report.bars import WIDE
 from lightning_fed.report.canvas import BLUE, GREEN, INK, ORANGE, Picture, entitle, finish, in_percent, sheet
 from lightning_fed.report.curves import MARKED_ROUNDS, SIZE, band, by_round, legend_on_top, stroke
 from lightning_fed.report.run import RoundLine, Run
-from lightning_fed.tracking.records import PrivacySummary
+from lightning_fed.tracking.results import PrivacySummary
 
 FAR = 5  # a clipping norm so many times above all norms would flatten them
 NUMBERED_HOSPITALS = 12  # beyond this many, only the smallest is named

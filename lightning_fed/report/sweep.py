@@ -21,7 +21,7 @@ from lightning_fed.report.canvas import (
     in_percent,
     sheet,
 )
-from lightning_fed.tracking.records import Result
+from lightning_fed.tracking.results import Result
 from lightning_fed.tracking.rounding import epsilon_text
 
 TONES = (BLUE, ORANGE, GREEN, INK)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lightning_fed.checks import suggestion
 from lightning_fed.errors import InputError
 from lightning_fed.studies.bench_federation import FederationJob, bench_federation
 from lightning_fed.studies.bench_secagg import SecAggJob, bench_secagg
-
-BENCHES = ("federation", "secagg", "clipping", "noise", "distributed", "soak")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,38 +51,58 @@ def bench_command(words: Sequence[str]) -> int:
     options = parser.parse_args(list(words))
     if options.name not in BENCHES:
         raise InputError(f"no benchmark '{options.name}': {suggestion(options.name, BENCHES)}")
-    hospitals = _given(options.hospitals, 100 if options.name == "soak" else 10)
-    if options.name == "secagg":
-        rounds, width = _given(options.rounds, 5), _given(options.width, 64)
-        figures = bench_secagg(SecAggJob(hospitals, options.parameters, rounds, width))
-    elif options.name == "clipping":
-        from lightning_fed.studies.bench_clipping import ClippingJob, bench_clipping  # Opacus, for this one alone
-
-        rounds = _given(options.rounds, 9)
-        figures = bench_clipping(ClippingJob(rounds, options.threads, options.width, options.batch))
-    elif options.name == "noise":
-        from lightning_fed.studies.bench_noise import bench_noise  # SciPy, for this one alone
-
-        figures = bench_noise(_given(options.rounds, 5))
-    elif options.name == "distributed":
-        from lightning_fed.studies.bench_distributed import DistributedJob, bench_distributed
-
-        rounds, width = _given(options.rounds, 100), _given(options.width, 16)
-        batch = _given(options.batch, 320)
-        figures = bench_distributed(DistributedJob(hospitals, width, batch, rounds, options.threads))
-    elif options.name == "soak":
-        from lightning_fed.studies.bench_soak import SoakJob, bench_soak
-
-        rounds, images = _given(options.rounds, 1000), _given(options.images, 50)
-        width, batch = _given(options.width, 8), _given(options.batch, 8)
-        figures = bench_soak(SoakJob(hospitals, rounds, images, width, batch, options.every, options.threads))
-    else:
-        rounds, width = _given(options.rounds, 6), _given(options.width, 16)
-        job = FederationJob(hospitals, _given(options.images, 1195), width, rounds, options.threads)
-        figures = bench_federation(job, options.packed_only)
-    print(json.dumps(figures))
+    print(json.dumps(BENCHES[options.name](options)))
     return 0
+
+
+def _federation(options: argparse.Namespace) -> dict[str, Any]:
+    hospitals, images = _given(options.hospitals, 10), _given(options.images, 1195)
+    rounds, width = _given(options.rounds, 6), _given(options.width, 16)
+    return bench_federation(FederationJob(hospitals, images, width, rounds, options.threads), options.packed_only)
+
+
+def _secagg(options: argparse.Namespace) -> dict[str, Any]:
+    rounds, width = _given(options.rounds, 5), _given(options.width, 64)
+    return bench_secagg(SecAggJob(_given(options.hospitals, 10), options.parameters, rounds, width))
+
+
+def _clipping(options: argparse.Namespace) -> dict[str, Any]:
+    from lightning_fed.studies.bench_clipping import ClippingJob, bench_clipping  # Opacus, for this one alone
+
+    return bench_clipping(ClippingJob(_given(options.rounds, 9), options.threads, options.width, options.batch))
+
+
+def _noise(options: argparse.Namespace) -> dict[str, Any]:
+    from lightning_fed.studies.bench_noise import bench_noise  # SciPy, for this one alone
+
+    return bench_noise(_given(options.rounds, 5))
+
+
+def _distributed(options: argparse.Namespace) -> dict[str, Any]:
+    from lightning_fed.studies.bench_distributed import DistributedJob, bench_distributed
+
+    hospitals, rounds = _given(options.hospitals, 10), _given(options.rounds, 100)
+    width, batch = _given(options.width, 16), _given(options.batch, 320)
+    return bench_distributed(DistributedJob(hospitals, width, batch, rounds, options.threads))
+
+
+def _soak(options: argparse.Namespace) -> dict[str, Any]:
+    from lightning_fed.studies.bench_soak import SoakJob, bench_soak
+
+    hospitals, rounds = _given(options.hospitals, 100), _given(options.rounds, 1000)
+    images, width, batch = _given(options.images, 50), _given(options.width, 8), _given(options.batch, 8)
+    return bench_soak(SoakJob(hospitals, rounds, images, width, batch, options.every, options.threads))
 
 
 def _given(number: int | None, default: int) -> int:
     return default if number is None else number
+
+
+BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "federation": _federation,
+    "secagg": _secagg,
+    "clipping": _clipping,
+    "noise": _noise,
+    "distributed": _distributed,
+    "soak": _soak,
+}

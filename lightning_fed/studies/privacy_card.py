@@ -8,7 +8,7 @@ from typing import Any
 from lightning_fed.experiment import Experiment
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.studies.pretraining import features_of
-from lightning_fed.tracking.records import PrivacySummary
+from lightning_fed.tracking.results import PrivacySummary
 
 NO_NOISE = (
     "privacy.noise is false: updates are clipped and no noise is added, as in the paper's published code, so that "
@@ -43,25 +43,16 @@ def privacy_card(
             features=features,
             reason=NO_NOISE,
         )
-    from lightning_fed.privacy.doses import epsilon_if_blanked, epsilon_if_replaced, epsilon_of
-    from lightning_fed.privacy.tuning import epsilon_of_best
+    from lightning_fed.privacy.doses import epsilon_of
 
     pairs = list(zip(doses, spent, strict=True))
     curve = [epsilon_of(*pair) for pair in pairs]
-    strict = 1 / (10 * sum(sizes))
-
-    def worst(epsilon: Callable[..., float], **options: Any) -> float:
-        """Of all hospitals: which one it is depends on the question."""
-        return max(epsilon(*pair, **options) for pair in pairs)
-
-    by_images = unit == "image"
     return PrivacySummary(
         mechanism=privacy.mechanism,
         unit=unit,
         adjacency=doses[0].adjacency,
         epsilon=max(curve),
         delta=privacy.delta,
-        epsilon_replace_one=worst(epsilon_if_replaced),
         epsilon_by_hospital=tuple(curve),
         accountant=accountant_of(*max(pairs, key=lambda pair: epsilon_of(*pair)), privacy.accountant),
         reproducible=privacy.reproducible,
@@ -70,19 +61,35 @@ def privacy_card(
         noise_multiplier_by_hospital=tuple(dose.noise_multiplier for dose in doses),
         counted_survivors_by_hospital=tuple(dose.counted_survivors for dose in doses),
         **_of_joint_noise(experiment, pairs, sums),
-        epsilon_zero_out=worst(epsilon_if_blanked),
-        epsilon_rdp=worst(epsilon_of, accountant="rdp") if by_images else None,
-        epsilon_pld=worst(epsilon_of, accountant="pld") if by_images else None,
-        strict_delta=strict,
-        epsilon_strict_delta=worst(epsilon_of, delta=strict),
-        tuning_runs=privacy.tuning_runs,
-        epsilon_tuned=worst(epsilon_of_best, runs=privacy.tuning_runs) if privacy.tuning_runs > 1 else None,
+        **_by_other_questions(privacy.tuning_runs, pairs, strict_delta=1 / (10 * sum(sizes))),
         budget=privacy.epsilon,
         max_grad_norm=privacy.max_grad_norm,
         starts_from=experiment.model.start,
         features=features,
         reason=None,
     )
+
+
+def _by_other_questions(runs: int, pairs: Sequence[tuple[Dose, int]], strict_delta: float) -> dict[str, Any]:
+    """The same noise for other neighbours, by other accountants, at another delta, after a choice among runs."""
+    from lightning_fed.privacy.doses import epsilon_if_blanked, epsilon_if_replaced, epsilon_of
+    from lightning_fed.privacy.tuning import epsilon_of_best
+
+    def worst(epsilon: Callable[..., float], **options: Any) -> float:
+        """Of all hospitals: which one it is depends on the question."""
+        return max(epsilon(*pair, **options) for pair in pairs)
+
+    by_images = pairs[0][0].unit == "image"
+    return {
+        "epsilon_replace_one": worst(epsilon_if_replaced),
+        "epsilon_zero_out": worst(epsilon_if_blanked),
+        "epsilon_rdp": worst(epsilon_of, accountant="rdp") if by_images else None,
+        "epsilon_pld": worst(epsilon_of, accountant="pld") if by_images else None,
+        "strict_delta": strict_delta,
+        "epsilon_strict_delta": worst(epsilon_of, delta=strict_delta),
+        "tuning_runs": runs,
+        "epsilon_tuned": worst(epsilon_of_best, runs=runs) if runs > 1 else None,
+    }
 
 
 def accountant_of(dose: Dose, steps: int, accountant: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lightning_fed.errors import DivergedError, FederationError, InputError
 from lightning_fed.experiment import Experiment
@@ -26,7 +25,8 @@ from lightning_fed.studies.prepare import Prepared, prepare, resolve
 from lightning_fed.studies.summary import sum_seconds, summarise
 from lightning_fed.tracking.console import RunConsole, result_lines, say, spent_line
 from lightning_fed.tracking.files import ABORTED, RunFolder, read_rounds
-from lightning_fed.tracking.records import Result, Seconds
+from lightning_fed.tracking.records import Released
+from lightning_fed.tracking.results import Result, Status, TeacherScores
 from lightning_fed.tracking.wandb import WandbRun
 
 
@@ -148,67 +148,71 @@ class _Start(ExitStack):
 
 
 @dataclass(frozen=True)
-class _Clock:
-    """When a run's process began, how long it took to start, and the last round that an earlier process closed."""
+class _Records:
+    """What a run's summary is made of.
 
+    Args:
+        begun: when its process began. startup: seconds that it took to start. resumed_after: the last round that
+            an earlier process closed.
+    """
+
+    prepared: Prepared
+    driver: Driver
+    folder: RunFolder
     begun: float
     startup: float
     resumed_after: int
 
-    def seconds(self, lines: list[dict[str, Any]]) -> Seconds:
-        """Where the time went until now."""
-        return sum_seconds(lines, self.startup, time.perf_counter() - self.begun, self.resumed_after)
+    def summary(
+        self,
+        test: Released | None,
+        spent: Callable[[], tuple[int, ...]],
+        status: Status,
+        teachers: TeacherScores | None = None,
+        reason: str | None = None,
+    ) -> Result:
+        """The run as it is now; `spent` tells what hospitals were charged for, where there is a mechanism."""
+        prepared, lines = self.prepared, read_rounds(self.folder.rounds)
+        return summarise(
+            prepared.experiment,
+            prepared.data,
+            prepared.roster,
+            lines,
+            test,
+            len(self.driver.model.weights),
+            sum_seconds(lines, self.startup, time.perf_counter() - self.begun, self.resumed_after),
+            spent() if prepared.roster.doses is not None else (),
+            status,
+            teachers,
+            reason,
+        )
 
 
 def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun, begun: float) -> Result:
-    clock = _Clock(begun, time.perf_counter() - begun, driver.done.round if driver.done else 0)
+    done = driver.done.round if driver.done else 0
+    records = _Records(prepared, driver, folder, begun, time.perf_counter() - begun, done)
     try:
         _train(prepared, driver, folder, tracker)
         test, teachers = driver.test(), driver.teachers()
-    except FederationError as error:
-        _leave_aborted(prepared, driver, folder, tracker, clock, str(error))
+    except (FederationError, OSError) as error:
+        _leave_aborted(records, tracker, str(error))
         if isinstance(error, DivergedError):
             raise
+        if isinstance(error, OSError):
+            raise _unwritten(error, resume_hint(folder.path)) from error
         raise FederationError(f"{error}; {resume_hint(folder.path)}") from error
-    except OSError as error:
-        raise _unwritten(error, resume_hint(folder.path)) from error
-    lines = read_rounds(folder.rounds)
-    result = summarise(
-        prepared.experiment,
-        prepared.data,
-        prepared.roster,
-        lines,
-        test,
-        len(driver.model.weights),
-        clock.seconds(lines),
-        driver.spent() if prepared.roster.doses is not None else (),
-        "stopped_on_budget" if driver.stopped_on_budget else "completed",
-        teachers,
-    )
+    status: Status = "stopped_on_budget" if driver.stopped_on_budget else "completed"
+    result = records.summary(test, driver.spent, status, teachers)
     _write(prepared, driver, folder, result)
     tracker.summarise(result)
     return result
 
 
-def _leave_aborted(
-    prepared: Prepared, driver: Driver, folder: RunFolder, tracker: WandbRun, clock: _Clock, reason: str
-) -> None:
+def _leave_aborted(records: _Records, tracker: WandbRun, reason: str) -> None:
     """Leave the summary of a run that cannot go on by itself: what it did, what privacy it spent until then."""
     try:
-        lines = read_rounds(folder.rounds)
-        result = summarise(
-            prepared.experiment,
-            prepared.data,
-            prepared.roster,
-            lines,
-            None,
-            len(driver.model.weights),
-            clock.seconds(lines),
-            driver.charged() if prepared.roster.doses is not None else (),
-            ABORTED,
-            reason=reason,
-        )
-        folder.finish(result)
+        result = records.summary(None, records.driver.charged, ABORTED, reason=reason)
+        records.folder.finish(result)
     except (InputError, OSError) as error:
         say(f"warning: there is no summary of what was spent until now ({error})")
         return

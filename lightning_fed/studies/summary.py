@@ -16,10 +16,10 @@ from lightning_fed.federation.enrolment import ring_of, unsafe_choice, upload_by
 from lightning_fed.federation.roster import Roster
 from lightning_fed.privacy.dose import Dose
 from lightning_fed.studies.privacy_card import privacy_card
-from lightning_fed.tracking.records import (
+from lightning_fed.tracking.records import Released
+from lightning_fed.tracking.results import (
     DataSummary,
     HospitalAccuracy,
-    Released,
     Result,
     SecAggSummary,
     Seconds,

@@ -7,7 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_fed.tracking.records import FitReport, PrivacySummary, Released, Result, RoundRecord, SecAggSummary
+from lightning_fed.tracking.records import FitReport, Released, RoundRecord
+from lightning_fed.tracking.results import PrivacySummary, Result, SecAggSummary
 from lightning_fed.tracking.rounding import delta_text, epsilon_text
 
 STATUSES = {

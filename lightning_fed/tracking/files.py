@@ -17,7 +17,8 @@ import yaml
 
 from lightning_fed.errors import FederationError, InputError
 from lightning_fed.paths import DISK_IS_FULL, hold, sync_folder
-from lightning_fed.tracking.records import Result, RoundRecord, Status
+from lightning_fed.tracking.records import RoundRecord
+from lightning_fed.tracking.results import Result, Status
 
 CHECK = "check"
 """The key of a line of `rounds.jsonl` that is no part of its record."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from lightning_fed.errors import InputError
 from lightning_fed.experiment import Experiment
-from lightning_fed.tracking.records import Result, RoundRecord
+from lightning_fed.tracking.records import RoundRecord
+from lightning_fed.tracking.results import Result
 
 
 def agents_run() -> str | None:

@@ -21,7 +21,7 @@ from lightning_fed.studies.paper_grid import (
     GridCell,
     grid,
 )
-from lightning_fed.tracking.records import PrivacySummary, TeacherScores
+from lightning_fed.tracking.results import PrivacySummary, TeacherScores
 
 SMALLEST = [
     *("--data.name", "bloodcells", "--data.images", "200", "--data.partition", "iid", "--data.min_images", "4"),

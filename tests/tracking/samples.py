@@ -1,19 +1,14 @@
 """Small records of a run."""
 
-from lightning_fed.tracking.records import (
+from lightning_fed.tracking.records import Dropped, FitReport, HospitalScore, Released, RoundRecord, TrainedRound
+from lightning_fed.tracking.results import (
     DataSummary,
-    Dropped,
-    FitReport,
     HospitalAccuracy,
-    HospitalScore,
     PrivacySummary,
-    Released,
     Result,
-    RoundRecord,
     SecAggSummary,
     Seconds,
     TestScores,
-    TrainedRound,
 )
 
 LOST = Dropped(1, "after_shares")

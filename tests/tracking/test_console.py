@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from lightning_fed.tracking.console import RunConsole, result_lines, round_line, say
-from lightning_fed.tracking.records import FitReport, PrivacySummary
+from lightning_fed.tracking.records import FitReport
+from lightning_fed.tracking.results import PrivacySummary
 from tests.tracking.samples import record, result
 
 
