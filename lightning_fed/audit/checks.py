@@ -55,12 +55,15 @@ def variance(residuals: Sequence[Reals], expected: Sequence[float], tensors: Seq
     parts.append((sum(sums), sum(sizes)))
     chance = min(1.0, len(parts) * min(_two_sided(*part) for part in parts))
     ratios = [total / size for total, size in zip(sums, sizes, strict=True)]
-    ratio = sum(sums) / sum(sizes)
+    ratio, level = sum(sums) / sum(sizes), LEVEL / len(parts) / 2
+    low, high = (float(at(level, sum(sizes))) / sum(sizes) for at in (stats.chi2.ppf, stats.chi2.isf))
+    least, greatest = min(ratios), max(ratios)
     return Check(
         "noise",
         chance >= LEVEL,
-        f"{ratio:.4f} of the charged variance in {len(sums)} releases ({min(ratios):.4f} to {max(ratios):.4f})",
-        {"ratio": ratio, "least": min(ratios), "greatest": max(ratios), "p_value": chance},
+        f"{ratio:.4f} of the charged variance in {len(sums)} releases (allowed: {low:.4f} to {high:.4f}; single "
+        f"releases have {least:.4f} to {greatest:.4f}, and are allowed more)",
+        {"ratio": ratio, "low": low, "high": high, "least": least, "greatest": greatest, "p_value": chance},
     )
 
 
@@ -92,7 +95,8 @@ def gaussian(residuals: Sequence[Reals], expected: Sequence[float]) -> Check:
     return Check(
         "distribution",
         chance >= LEVEL,
-        f"normal with p = {chances[-1]:.2g}; shifted, it correlates with itself by {greatest:.1f} deviations",
+        f"normal with p = {chances[-1]:.2g}; of its {lags:,} correlations with itself, shifted, the greatest is "
+        f"{greatest:.1f} deviations",
         {"p_value": chance, "deviations": greatest},
     )
 
@@ -232,6 +236,8 @@ def poisson(presence: Reals, rate: float, deviation: float, samples: int = 1) ->
     each = deviation**2 + spread
     found = float(presence.mean()) / samples
     often = samples * (found - rate) * math.sqrt(count * members / each)
+    error = math.sqrt(each / (count * members)) / samples
+    told = f"members are in {found:.4f} of the samples (deviation {error:.4f}), charged {rate:.4f}"
     window = max(1, round(1 / (rate * samples)))
     windows = count // window
     if windows == 0 or spread == 0:
@@ -239,21 +245,21 @@ def poisson(presence: Reals, rate: float, deviation: float, samples: int = 1) ->
         return Check(
             "sampling",
             chance >= LEVEL,
-            f"members are in {found:.4f} of the samples, charged {rate:.4f}; too few steps for gaps",
-            {"rate": found, "p_value": chance},
+            f"{told}; too few steps for gaps",
+            {"rate": found, "deviation": error, "p_value": chance},
         )
     sums = presence[: windows * window].reshape(windows, window, members).sum(1)
     ratio = float(np.square(sums - window * samples * rate).mean()) / (window * each)
     fourth = spread * (1 - 6 * rate * (1 - rate)) / each**2 / window  # excess kurtosis of such a sum
-    error = math.sqrt((2 + fourth) / sums.size)
-    freedom = 2 / error**2
-    shuffled = spread / each / error
+    of_gaps = math.sqrt((2 + fourth) / sums.size)
+    freedom = 2 / of_gaps**2
+    shuffled = spread / each / of_gaps
     chance = min(1.0, 2 * 2 * float(stats.norm.sf(abs(often))), 2 * _two_sided(ratio * freedom, freedom))
     sight = "would be seen" if shuffled > -float(stats.norm.ppf(LEVEL / 4)) else "could not be told for certain"
     return Check(
         "sampling",
         chance >= LEVEL,
-        f"members are in {found:.4f} of the samples, charged {rate:.4f}; gaps vary {ratio:.4f} as much as "
-        f"Poisson's (shuffling is {shuffled:.1f} deviations off, and {sight})",
-        {"rate": found, "gaps": ratio, "shuffled_deviations": shuffled, "p_value": chance},
+        f"{told}; gaps vary {ratio:.4f} as much as Poisson's (shuffling is {shuffled:.1f} deviations off, and "
+        f"{sight})",
+        {"rate": found, "deviation": error, "gaps": ratio, "shuffled_deviations": shuffled, "p_value": chance},
     )

@@ -18,12 +18,14 @@ from lightning_fed.tracking.audits import (
     chance_text,
     interval_text,
     oddest_text,
+    rounds_text,
     told_hospitals,
 )
 from lightning_fed.tracking.rounding import epsilon_text
 
 Drawn = dict[str, str]  # a figure's name and its SVG
 
+ON_THE_PAGE = "its figures are a simulator's, on the run's page"
 LEAKS = "What lies in the run's folder beside what is covered"
 SOUGHT = (
     "What an attacker who knows the labels finds of hospital {hospital}'s images (in the sum, of all hospitals') "
@@ -33,13 +35,13 @@ SOUGHT = (
 )
 FOUND = ("what left", "batch", "images", "SSIM with them", "with others of their classes", "p of no difference")
 TOLD_APART = (
-    "Which images were trained on, told from the final models of {federations} federations of {rounds} rounds, "
-    "each trained on half of every hospital's images{guarantee} ({accuracy} of the validation split in the mean). "
-    "An AUC of 0.5 is guessing. The attacker has each image with its label, the final model, and the other "
+    "Which images were trained on, told from the final models of {federations} federations of {rounds}, each "
+    "trained on half of every hospital's images{guarantee} (mean accuracy on the validation split: {accuracy})."
+    " An AUC of 0.5 is guessing. The attacker has each image with its label, the final model, and the other "
     "federations for shadows; it sees no round and asks once. A stronger one may do better: these are no upper "
-    "bounds. Intervals of 95 % are over images, and not over other trainings; what single federations gave stands "
-    "beside, and the share of members that are found where 1 % of the others are taken for members. "
-    "{oddest}."
+    "bounds. Intervals of 95 % are over images, and not over other trainings; what single federations gave "
+    "stands beside, and the share of members that are found where 1 % of the others are taken for members (a "
+    "dash: of so few images 1 % is nobody). {oddest}."
 )
 GUARANTEE = ", at ε = {epsilon} of {unit}"
 MEMBERS = ("attack", "images of", "AUC", "single federations", "members found at 1 % of others")
@@ -57,7 +59,7 @@ def results_of(audit: EpsilonAudited, private: bool = True) -> list[tuple[str, s
         private: with what the tests found, among it numbers of images that were drawn and clipped.
     """
     rows = [
-        (check.name, "holds" if check.passed else "does not hold", check.told if private else "")
+        (check.name, "holds" if check.passed else "does not hold", check.told if private else ON_THE_PAGE)
         for check in audit.checks
     ]
     if audit.bound is not None:
@@ -119,7 +121,7 @@ def told_apart(audit: MembershipAudited) -> str:
         guarantee = GUARANTEE.format(epsilon=epsilon_text(audit.epsilon), unit=f"each {audit.unit}")
     return TOLD_APART.format(
         federations=audit.federations,
-        rounds=audit.rounds,
+        rounds=rounds_text(audit),
         guarantee=guarantee,
         accuracy=percent(audit.accuracy),
         oddest=oddest_text(audit),

@@ -52,7 +52,8 @@ def privacy(run: Run, drawn: Drawn) -> str:
     """The section of runs with a mechanism; of the others, what an audit found: the page's head says the rest."""
     members = membership(run.audits.membership, drawn)
     if run.plan.privacy.mechanism == "none":
-        return section("Privacy", *members) if members else ""
+        found = [*members, *leaks(run.audits.leaks)]
+        return section("Privacy", *found) if found else ""
     card = [] if run.result is None else _card(run.result.privacy)
     spent = pair(figure(drawn.get("epsilon")), figure(drawn.get("accuracy_for_epsilon")))
     hospitals, looked = _hospitals(run, drawn), _looked_at(run, drawn)
@@ -100,7 +101,7 @@ def epsilons(privacy: PrivacySummary) -> list[tuple[str, str, str]]:
         ("budget", delta, privacy.budget),
         (f"{noun} is replaced by any other{twice}", delta, privacy.epsilon_replace_one if blanked else None),
         (f"{noun} is blanked{once}", delta, None if blanked else privacy.epsilon_zero_out),
-        ("at the stricter δ = 1/(10 n), n the images of all hospitals", strict, privacy.epsilon_strict_delta),
+        ("at δ = 1/(10 n), n the images of all hospitals", strict, privacy.epsilon_strict_delta),
         ("second opinion, RDP", delta, privacy.epsilon_rdp),
         ("second opinion, PLD" if alone else CONTINUOUS, delta, privacy.epsilon_pld),
         (TUNED.format(runs=privacy.tuning_runs), delta, privacy.epsilon_tuned),

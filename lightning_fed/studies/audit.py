@@ -107,7 +107,8 @@ def _membership(words: list[str]) -> int:
         "Without --run, keys are those of 'run'. Federations train side by side where there is room; each is kept "
         "in --output until all are trained, and the same command goes on."
     )
-    parser = _parser("membership", _membership.__doc__, told, MEMBERSHIPS)
+    tried = "seconds: 4 federations of 2 rounds; laptop: 4 of all rounds of the experiment; full: 16 (laptop)"
+    parser = _parser("membership", _membership.__doc__, told, MEMBERSHIPS, tried)
     options, run, experiment, folder = _asked(parser, words)
     budget = MEMBERSHIPS[options.budget]
     audited, shadows = audit_membership(prepare_membership(experiment, budget), budget, experiment, folder)
@@ -117,10 +118,16 @@ def _membership(words: list[str]) -> int:
     return 0
 
 
-def _parser(name: str, told: str | None, more: str, budgets: Mapping[str, object]) -> CommandParser:
+def _parser(
+    name: str,
+    told: str | None,
+    more: str,
+    budgets: Mapping[str, object],
+    tried: str = "how much is tried (laptop)",
+) -> CommandParser:
     parser = CommandParser(f"audit {name}", told, more)
-    parser.add_argument("--run", help="folder of a finished run, which is audited as it ran")
-    parser.add_argument("--budget", default="laptop", choices=sorted(budgets), help="how much is tried (laptop)")
+    parser.add_argument("--run", help="folder of a finished run, whose experiment is audited as it is kept there")
+    parser.add_argument("--budget", default="laptop", choices=sorted(budgets), help=tried)
     parser.add_argument("--output", help="folder for audit.json; that of the run, or a new one in runs/")
     return parser
 
@@ -133,7 +140,8 @@ def _asked(parser: CommandParser, words: list[str]) -> tuple[Namespace, Path | N
         raise InputError(f"audit: {rest[0]}: a run is audited as it ran; leave it out, or name --config")
     experiment = resolve(read_experiment(rest) if run is None else _experiment_of(run))
     folder = _folder(run, options.output, experiment)
-    _found_before(folder)  # which is told before an attack of minutes
+    RunFolder(folder).refuse_unwritable()  # which is told before an attack of minutes, as is what is damaged there
+    RunFolder(folder).audits()
     return options, run, experiment, folder
 
 
@@ -195,27 +203,11 @@ def _kept_ledgers(run: Path, prepared: Prepared) -> Check:
     return found
 
 
-def _found_before(folder: Path) -> dict[str, Any]:
-    """What other audits left there.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    path = RunFolder(folder).audit
-    try:
-        kept = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not JSON; remove it") from error
-    if not isinstance(kept, dict):
-        raise InputError(f"{path}: holds no audits; remove it")
-    return kept
-
-
 def _write(folder: Path, run: Path | None, found: dict[str, Any]) -> None:
     """`audit.json`, beside what other audits left there, and the run's page anew."""
     folder.mkdir(parents=True, exist_ok=True)
     path = RunFolder(folder).audit
-    write_text_whole(path, json.dumps({**_found_before(folder), **found}, indent=1) + "\n")
+    write_text_whole(path, json.dumps({**RunFolder(folder).audits(), **found}, indent=1) + "\n")
     say(f"written: {path}")
     if run == folder:
         say(f"written: {write_report(folder)}")

@@ -116,7 +116,7 @@ class EpsilonAudit:
             self.claimed,
             self.delta,
             self.adversary,
-            tuple(AuditCheck(check.name, check.passed, check.told) for check in self.checks),
+            tuple(AuditCheck(check.name, check.passed, check.told, check.values) for check in self.checks),
             self.bound,
             self.attacked,
             CONFIDENCE,

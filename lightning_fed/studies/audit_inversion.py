@@ -92,6 +92,7 @@ def audit_inversion(
         raise InputError(f"audit inversion: --hospital is {hospital}: hospitals are 0 to {last}")
     scene = Scene(prepared, budget.attack, hospital)
     scene.check(max(budget.batches))
+    say(f"{budget.images} images of hospital {hospital} are sought in {len(scene.ways)} ways; a line for each:")
     results, pictures = [], []
     for batch in budget.batches:
         for way in scene.ways:

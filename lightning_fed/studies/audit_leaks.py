@@ -6,12 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from lightning_fed.audit.leaks import Leak, Rules, leaks_among, leaks_in
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.checkpoint import Checkpoints
 from lightning_fed.federation.state import read_whole
+from lightning_fed.report.load import read_run
 from lightning_fed.tracking.files import RunFolder, read_rounds
 from lightning_fed.tracking.wandb import told_names
 
@@ -48,12 +50,10 @@ def leaks_of(run: Path, experiment: Experiment) -> list[Leak]:
 
 def _audits(run: Path) -> Iterator[Leak]:
     """Of what audits left there, which look at private images as no deployment could."""
-    audit = RunFolder(run).audit
-    if audit.exists():
-        found = json.loads(audit.read_text())
-        for name, numbers in (("inversion", "found"), ("membership", "found"), *AUDITED):
-            if found.get(name) is not None:
-                yield Leak(audit.name, name, len(found[name][numbers]), SEEN)
+    audit, audits = RunFolder(run).audit, asdict(read_run(run).audits)
+    for name, numbers in (("inversion", "found"), ("membership", "found"), *AUDITED):
+        if audits[name] is not None:
+            yield Leak(audit.name, name, len(audits[name][numbers]), SEEN)
     pictures = sorted(run.glob("figures/inversion.*"))
     if pictures:
         yield Leak("figures/inversion.*, report.html", "hospitals' images", len(pictures), SEEN)

@@ -25,7 +25,7 @@ from scipy.stats import chi2_contingency
 
 from lightning_fed.audit.membership import ATTACKS, Coins, Federations, Reals, confidence, success
 from lightning_fed.data.images import Indices, Labels
-from lightning_fed.errors import InputError
+from lightning_fed.errors import FederationError, InputError
 from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import doses_of
 from lightning_fed.federation.roster import Member, Roster
@@ -118,11 +118,14 @@ class Shadow:
             np.savez(file, **asdict(seen))
         os.replace(part, self.path)
 
-    def seen(self, images: int) -> Seen:
-        """What was kept of so many images.
+    def seen(self, coins: Coins) -> Seen:
+        """What was kept.
+
+        Args:
+            coins: which images the federation has trained on (images,).
 
         Raises:
-            InputError: the file is damaged, or speaks of other images.
+            InputError: the file is damaged, or speaks of other images or other coins.
         """
         try:
             with np.load(self.path) as kept:
@@ -130,8 +133,10 @@ class Shadow:
                 seen = Seen(kept["confidences"], kept["coins"], *numbers)
         except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
             raise InputError(f"{self.path}: no federation can be read from it; remove it") from error
-        if seen.confidences.shape != (images,) or seen.coins.shape != (images,):
-            raise InputError(f"{self.path}: of a federation of {len(seen.coins)} images, not {images}; remove it")
+        if seen.confidences.shape != coins.shape or not np.array_equal(seen.coins, coins):
+            raise InputError(f"{self.path}: of a federation that trained on other images; remove it")
+        if not np.isfinite(seen.confidences).all():
+            raise InputError(f"{self.path}: holds confidences that are no numbers; remove it")
         return seen
 
 
@@ -207,13 +212,16 @@ def audit_membership(
     begun, experiment = time.monotonic(), prepared.experiment
     kept = folder / "shadows"
     candidates = Candidates.of(prepared.roster)
-    for number in range(budget.federations):
-        members_by_coins(prepared, candidates, number)  # what does not fit is told before any of them trains
+    # What does not fit, and what was kept and is damaged, is told before any of them trains.
+    coins = [members_by_coins(prepared, candidates, number)[1] for number in range(budget.federations)]
     digest = begun_with(prepared, candidates)
     shadows = [Shadow(experiment, digest, number, kept) for number in range(budget.federations)]
+    for shadow, own in zip(shadows, coins, strict=True):
+        if shadow.path.exists():
+            shadow.seen(own)
     say(f"what is found of each federation is kept in {kept} until all are trained; --output {folder} goes on")
     _train(shadows, asked)
-    seen = [shadow.seen(len(candidates.rows)) for shadow in shadows]
+    seen = [shadow.seen(own) for shadow, own in zip(shadows, coins, strict=True)]
     federations = Federations(np.stack([one.confidences for one in seen]), np.stack([one.coins for one in seen]))
     results = tuple(attacked(federations, candidates))
     oddest, chance = candidates.oddest(prepared.data.train.labels)
@@ -225,6 +233,7 @@ def audit_membership(
         max(one.epsilon for one in seen) if doses else None,
         budget.federations,
         experiment.federation.rounds,
+        asked.federation.rounds,
         float(np.mean([one.accuracy for one in seen])),
         candidates.smallest,
         oddest,
@@ -261,10 +270,10 @@ def _train(shadows: Sequence[Shadow], asked: Experiment) -> None:
     """Those that are not there yet."""
     waiting = [shadow for shadow in shadows if not shadow.path.exists()]
     if not waiting:
+        say(f"all {len(shadows)} federations were trained before")
         return
-    before = len(shadows) - len(waiting)
-    told = f"; {before} were trained before" if before else ""
-    say(f"{len(waiting)} federations of {shadows[0].experiment.federation.rounds} rounds train{told}")
+    told = f"; trained before: {len(shadows) - len(waiting)}" if len(waiting) < len(shadows) else ""
+    say(f"federations to train: {len(waiting)}, rounds of each: {shadows[0].experiment.federation.rounds}{told}")
     ray = replace(asked.ray, gpus_per_hospital=0.0)  # they train on the CPU
     for ended, (place, outcome) in enumerate(side_by_side(ray, train_shadow, waiting), 1):
         if outcome is not None:
@@ -276,7 +285,7 @@ def train_shadow(shadow: Shadow) -> None:
     """Train one federation, and keep how sure its model is of every image.
 
     Raises:
-        InputError, FederationError: as a run raises them.
+        InputError, FederationError: as a run raises them; the latter also where a model's answers are no numbers.
     """
     whole = prepare(shadow.experiment)
     candidates = Candidates.of(whole.roster)
@@ -292,7 +301,10 @@ def train_shadow(shadow: Shadow) -> None:
     accuracy = classifier.evaluate(validation.images, validation.labels, batch).accuracy
     doses = guaranteed(prepared)
     epsilon = epsilon_of_run(prepared.experiment, doses) if doses else math.nan
-    shadow.keep(Seen(confidence(logits, train.labels[candidates.rows]), coins, accuracy, epsilon))
+    confidences = confidence(logits, train.labels[candidates.rows])
+    if not np.isfinite(confidences).all():
+        raise FederationError(f"federation {shadow.number}: its model's answers are no numbers; lower training.lr")
+    shadow.keep(Seen(confidences, coins, accuracy, epsilon))
 
 
 def members_by_coins(prepared: Prepared, candidates: Candidates, number: int) -> tuple[tuple[Member, ...], Coins]:

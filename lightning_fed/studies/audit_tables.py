@@ -20,6 +20,7 @@ from lightning_fed.tracking.audits import (
     chance_text,
     interval_text,
     oddest_text,
+    rounds_text,
     told_hospitals,
 )
 from lightning_fed.tracking.console import say
@@ -66,7 +67,10 @@ def print_membership(audited: MembershipAudited) -> None:
         table.add_row(f"  {whose}", interval_text(one.auc), interval_text(one.found))
     Console().print(table)
     say(oddest_text(audited))
-    say(f"{audited.rounds} rounds each, {audited.accuracy:.1%} of the validation split ({audited.seconds:.0f} s)")
+    if any(one.found is None for _, one in told_hospitals(audited)):
+        say("a dash: of so few images 1 % is nobody")
+    say(f"models of {rounds_text(audited)}; {audited.accuracy:.1%} accuracy on the validation split, in the mean")
+    say(f"({audited.seconds:.0f} s)")
 
 
 def print_leaks(run: Path, found: Sequence[LeakFound]) -> None:

@@ -72,7 +72,10 @@ def prepare_audit(experiment: Experiment, pretrained: bool = False) -> Prepared:
         InputError: it claims no epsilon, or does not fit.
     """
     if not experiment.privacy.guarantees:
-        raise InputError("audit: privacy.mechanism adds no noise and claims no epsilon; name one that does")
+        key = "mechanism" if experiment.privacy.mechanism == "none" else "noise"
+        raise InputError(
+            f"audit: by privacy.{key} this adds no noise and claims no epsilon; name an experiment that does"
+        )
     return prepare(quiet(experiment), pretrained)
 
 

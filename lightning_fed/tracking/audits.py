@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 UNLIKELY = 0.05
 """What is as unlikely as that by chance alone counts as found."""
@@ -21,11 +21,12 @@ WAYS = {
 
 @dataclass(frozen=True)
 class AuditCheck:
-    """One test: its name, whether what was claimed may be true, and what was found, in a line."""
+    """One test: its name, whether what was claimed may be true, what was found, in a line, and its figures."""
 
     name: str
     passed: bool
     told: str
+    values: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ class MembershipAudited:
     Args:
         mechanism, network: of the experiment. unit: what is protected; None without a guarantee. epsilon: of its
             worst hospital, of all rounds that were trained; None without a guarantee. federations: that were
-            attacked, each with the others for shadows. rounds: of each. accuracy: of their models on the
-            validation split, in the mean. smallest: hospital. oddest: hospital, by its shares of the classes.
+            attacked, each with the others for shadows. rounds: of each. asked: rounds of the experiment, which a
+            small budget shortens. accuracy: of their models on the validation split, in the mean. smallest:
+            hospital. oddest: hospital, by its shares of the classes.
         oddest_p: chance of a hospital so odd among as many whose images are drawn from all.
         found: by attack and hospital. seconds: it took.
     """
@@ -147,6 +149,7 @@ class MembershipAudited:
     epsilon: float | None
     federations: int
     rounds: int
+    asked: int
     accuracy: float
     smallest: int
     oddest: int
@@ -179,6 +182,15 @@ def alone_text(found: MembershipFound) -> str:
 def chance_text(found: InversionFound) -> str:
     """The p-value; a dash where so few images could not give a small one."""
     return f"{found.p_value:.2g}" if 0.5**found.images < UNLIKELY else "-"
+
+
+def rounds_text(audited: MembershipAudited) -> str:
+    """`150 rounds`, and what is to be thought of fewer than the experiment's."""
+    told = f"{audited.rounds} round{'s' * (audited.rounds != 1)}"
+    if audited.rounds == audited.asked:
+        return told
+    noise = "" if audited.epsilon is None else ", with noise made for so few"
+    return f"{told}, where the experiment has {audited.asked} (its own model knows more than these{noise})"
 
 
 def told_hospitals(audited: MembershipAudited) -> list[tuple[str, MembershipFound]]:

@@ -53,6 +53,18 @@ class RunFolder:
                 f"'lightning-fed run --resume {self.path}'"
             )
 
+    def refuse_unwritable(self) -> None:
+        """Raise unless the folder is there, or can be made.
+
+        Raises:
+            InputError: a file is in its way, or it may not be written.
+        """
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not there.is_dir():
+            raise InputError(f"output: {self.path} cannot be written ({os.strerror(errno.ENOTDIR)}); name another")
+        if not os.access(there, os.W_OK):
+            raise InputError(f"output: {self.path} cannot be written ({os.strerror(errno.EACCES)}); name another")
+
     def create(self, experiment: dict[str, Any]) -> None:
         """Make the folder and write the resolved experiment.
 
@@ -151,6 +163,20 @@ class RunFolder:
         """Remove what an earlier process left of a run that goes on now."""
         if not self.complete:
             self.summary.unlink(missing_ok=True)
+
+    def audits(self) -> dict[str, Any]:
+        """What audits left there.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            kept = json.loads(self.audit.read_text()) if self.audit.exists() else {}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.audit}: not JSON; put back the file, or remove it") from error
+        if not isinstance(kept, dict):
+            raise InputError(f"{self.audit}: holds no audits; put back the file, or remove it")
+        return kept
 
     def finish(self, result: Result) -> None:
         """Write the summary, of an aborted run too."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from lightning_fed.arguments import read_experiment
 from lightning_fed.audit.leaks import UNKNOWN, Leak, leaks_in
 from lightning_fed.cli import main
 from lightning_fed.studies.audit_leaks import BARE, CLASSES, OWN, SEEN, SIZE, TIMING, leaks_of
+from lightning_fed.tracking.audits import AuditCheck, EpsilonAudited
 from lightning_fed.tracking.files import read_rounds
 from lightning_fed.tracking.wandb import told_names
 from tests.studies.test_audit import words
@@ -141,5 +143,19 @@ def test_names_in_wandbs_file_are_read_whatever_they_are(tmp_path: Path, monkeyp
 def test_what_an_audit_counted_is_told(kept: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(kept, run)
-    (run / "audit.json").write_text(json.dumps({"epsilon": {"checks": [{}, {}]}, "inversion": None}))
+    checks = (AuditCheck("noise", True, "none"), AuditCheck("steps", True, "some"))
+    audit = EpsilonAudited("record", 6.0, 1e-5, "all", checks, None, "", 0.95, "it may be true", False, 1.0)
+    (run / "audit.json").write_text(json.dumps({"epsilon": asdict(audit), "inversion": None}))
     assert Leak("audit.json", "epsilon", 2, SEEN) in found(run)
+
+
+@pytest.mark.parametrize("text", ['{"membership": ', "[]", '{"epsilon": 3}'])
+def test_what_other_audits_left_and_is_damaged_is_told_in_one_line(
+    kept: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(kept, tmp_path / "run")
+    (run / "audit.json").write_text(text)
+    assert main(["audit", "leaks", "--run", str(run)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "audit.json: " in said
+    assert "put back the file" in said

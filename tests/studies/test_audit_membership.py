@@ -27,9 +27,10 @@ from lightning_fed.studies.audit_membership import (
     forget,
     guaranteed,
     halved,
+    members_by_coins,
     prepare_membership,
 )
-from lightning_fed.studies.prepare import Prepared
+from lightning_fed.studies.prepare import Prepared, prepare
 from lightning_fed.tracking.audits import MembershipAudited, told_hospitals
 from tests.studies.test_audit import experiment, words
 
@@ -153,7 +154,9 @@ def test_a_federation_that_was_trained_before_is_not_trained_again(
         if len(trained) == 3:
             raise InputError("the machine is wanted for something else")
         random = np.random.default_rng(shadow.number)
-        shadow.keep(Seen(random.standard_normal(160), random.random(160) < 0.5, 0.5, 4 + shadow.number))
+        whole = prepare(shadow.experiment)
+        coins = members_by_coins(whole, Candidates.of(whole.roster), shadow.number)[1]
+        shadow.keep(Seen(random.standard_normal(160), coins, 0.5, 4 + shadow.number))
 
     monkeypatch.setattr(module, "train_shadow", train)
     wanted = experiment("record", ray__enabled=False)
@@ -165,13 +168,53 @@ def test_a_federation_that_was_trained_before_is_not_trained_again(
 
 def test_a_damaged_federation_is_refused(tmp_path: Path) -> None:
     shadow = Shadow(experiment("record"), "weights", 0, tmp_path / "shadows")
-    shadow.keep(Seen(np.zeros(7), np.zeros(7, dtype=bool), 0.5, 6.0))
-    assert (shadow.seen(7).accuracy, shadow.seen(7).epsilon) == (0.5, 6.0)
-    with pytest.raises(InputError, match="7 images, not 8; remove it"):
-        shadow.seen(8)
+    coins = np.arange(7) % 2 == 0
+    shadow.keep(Seen(np.zeros(7), coins, 0.5, 6.0))
+    assert (shadow.seen(coins).accuracy, shadow.seen(coins).epsilon) == (0.5, 6.0)
+    for others in (~coins, np.append(coins, True)):
+        with pytest.raises(InputError, match="trained on other images; remove it"):
+            shadow.seen(others)
     shadow.path.write_bytes(shadow.path.read_bytes()[:100])
     with pytest.raises(InputError, match="no federation can be read from it; remove it"):
-        shadow.seen(7)
+        shadow.seen(coins)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_confidences_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
+    """One of them would make the likelihood ratio of all images none, and every attack look like guessing."""
+    shadow, coins = Shadow(experiment("record"), "weights", 0, tmp_path / "shadows"), np.ones(7, dtype=bool)
+    shadow.keep(Seen(np.array([0.1, 0.2, wrong, 0.4, 0.5, 0.6, 0.7]), coins, 0.5, 6.0))
+    with pytest.raises(InputError, match="confidences that are no numbers; remove it"):
+        shadow.seen(coins)
+
+
+def test_what_was_kept_and_is_damaged_is_told_before_anything_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, trained = experiment("record", ray__enabled=False), list[int]()
+
+    def train(shadow: Shadow) -> None:
+        trained.append(shadow.number)
+        shadow.folder.mkdir(exist_ok=True)
+        shadow.path.write_bytes(b"torn")
+
+    monkeypatch.setattr(module, "train_shadow", train)
+    for _ in range(2):
+        with pytest.raises(InputError, match="no federation can be read from it; remove it"):
+            audited(wanted, tmp_path)
+    assert trained == [0, 1, 2, 3]
+
+
+def test_a_file_in_the_place_of_the_output_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("of the user")
+    for output in ("file", "file/below"):
+        assert main(["audit", "membership", *words("record"), "--output", str(tmp_path / output)]) == 2
+        said = capsys.readouterr().err
+        assert "cannot be written (Not a directory); name another" in said
+        assert len(said.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "of the user"
 
 
 def test_other_settings_weights_or_images_are_other_federations(tmp_path: Path, prepared: Prepared) -> None:
@@ -195,7 +238,7 @@ def test_what_was_kept_stays_until_the_result_is_written(
     kept.write_bytes(b"of hours")
     (tmp_path / "audit.json").write_text("{")
     assert main(["audit", "membership", *words("record"), "--output", str(tmp_path)]) == 2
-    assert "audit.json: not JSON; remove it" in capsys.readouterr().err
+    assert "audit.json: not JSON; put back the file, or remove it" in capsys.readouterr().err
     assert kept.exists()
 
 
@@ -210,12 +253,15 @@ def test_the_command_attacks_a_runs_experiment_and_its_page_shows_it(
     assert main(["audit", "membership", "--run", str(run), "--budget", "seconds"]) == 0
     assert "none: members told in 4 federations" in capsys.readouterr().out
     found = json.loads((run / "audit.json").read_text())["membership"]
-    assert (found["federations"], found["rounds"], found["epsilon"]) == (4, 1, None)
+    assert (found["federations"], found["rounds"], found["asked"], found["epsilon"]) == (4, 1, 2, None)
     told = read_run(run)
     assert told.audits.membership is not None
     assert len(told_hospitals(told.audits.membership)) >= 4
     assert "| likelihood ratio | all hospitals |" in card_of(told)
     page = (run / "report.html").read_text()
+    short = "1 round, where the experiment has 2 (its own model knows more than these)"
+    assert short in card_of(told)
+    assert short in page
     assert 'aria-label="Members told from others, AUC: loss threshold, all hospitals' in page
     assert ", at ε = " not in page
     write_report(run)
