@@ -42,7 +42,7 @@ def test_the_card_of_record_tells_every_epsilon_with_its_delta(tmp_path: Path) -
         "guaranteed (prv): an image is blanked|0.00019|5.44",
         "budget|0.00019|6.00",
         "an image is replaced by any other|0.00019|12.90",
-        "at the stricter δ = 1/(10 n), n the images of all hospitals|8.4e-06|7.70",
+        "at δ = 1/(10 n), n the images of all hospitals|8.4e-06|7.70",
         "second opinion, RDP|0.00019|6.10",
         "second opinion, PLD|0.00019|5.40",
     ):
