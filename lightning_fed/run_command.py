@@ -42,7 +42,6 @@ def run_command(words: Sequence[str]) -> int:
     from lightning_fed.studies.plan import plan_lines
     from lightning_fed.studies.prepare import resolve
     from lightning_fed.studies.single import resume_hint, run_experiment
-    from lightning_fed.tracking.files import RunFolder
 
     if switches.dry_run:
         if switches.resume is None and experiment.output is not None:

@@ -85,6 +85,7 @@ class ActorCrew:
     ) -> None:
         self.cluster, self.experiment, self.groups, self.output = cluster, experiment, groups, output
         self.shards: list[ActorShards] = []
+        self._closed = False
         self._data = put(data)
         self._coming: dict[Any, int] = {}
         seats = cluster.seats(experiment.ray, len(groups))
@@ -184,7 +185,10 @@ class ActorCrew:
             raise LostError(told, of_object=True) from None
 
     def close(self) -> None:
-        """End the actors, and the cluster where it was started for them."""
+        """End the actors, and the cluster where it was started for them; once."""
+        if self._closed:
+            return
+        self._closed = True
         for actor in [*self.actors, *(actor for shards in self.shards for actor in shards.actors)]:
             ray.kill(actor)
         self.cluster.close()

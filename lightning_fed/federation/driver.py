@@ -18,6 +18,7 @@ from lightning_fed.federation.crew import Crew
 from lightning_fed.federation.dispatch import Dispatcher, Job
 from lightning_fed.federation.evaluation import Evaluation
 from lightning_fed.federation.faults import available, dropouts
+from lightning_fed.federation.holding import hold_hospital
 from lightning_fed.federation.protection import epsilon_after, ledger_of
 from lightning_fed.federation.reach import Reach
 from lightning_fed.federation.roster import Roster
@@ -261,12 +262,20 @@ class Driver:
         )
 
     def charged(self) -> tuple[int, ...]:
-        """The same by the ledgers on disk, of a federation that may not answer any more.
+        """The same by the ledgers on disk, of a federation that may not answer any more, and is ended by this.
+
+        Who still worked could charge more: each hospital's process has ended before its ledger is read.
 
         Raises:
-            InputError: one of them is not in the run folder, or is damaged.
+            InputError: one of them is not in the run folder, or is damaged, or a process does not end.
         """
-        return tuple(self._ledger(hospital).spent for hospital in range(self.experiment.federation.hospitals))
+        self.crew.close()
+        counts = []
+        for hospital in range(self.experiment.federation.hospitals):
+            if self.experiment.ray.enabled and self.checkpoints is not None:
+                hold_hospital(self.checkpoints.folder.parent, hospital).close()
+            counts.append(self._ledger(hospital).spent)
+        return tuple(counts)
 
     def _ledger(self, hospital: int) -> Ledger:
         """The ledger that a hospital which is gone has left.

@@ -41,7 +41,7 @@ def card_of(run: Run) -> str:
     result = run.result
     if result is None or result.test is None:
         raise InputError(
-            "the run is not finished, so its privacy is not known; 'lightning-fed run --resume' goes on"
+            "the run is not finished, so what its privacy costs is not known; 'lightning-fed run --resume' goes on"
         )
     parts = [
         "# Privacy card",

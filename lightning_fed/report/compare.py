@@ -121,9 +121,8 @@ def _epsilon(run: Run) -> str:
     privacy = run.result.privacy
     if privacy.epsilon is None:
         return "none"
-    return (
-        f"{epsilon_text(privacy.epsilon)} at {UNDEFINED if privacy.delta is None else delta_text(privacy.delta)}"
-    )
+    delta = UNDEFINED if privacy.delta is None else delta_text(privacy.delta)
+    return f"{epsilon_text(privacy.epsilon)} at {delta}{' (aborted)' * run.untested}"
 
 
 def _spread(run: Run, which: str) -> str:

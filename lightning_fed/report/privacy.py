@@ -54,7 +54,8 @@ def privacy(run: Run, drawn: Drawn) -> str:
     if run.plan.privacy.mechanism == "none":
         found = [*members, *leaks(run.audits.leaks)]
         return section("Privacy", *found) if found else ""
-    card = [] if run.result is None else _card(run.result.privacy)
+    until = "until it was aborted" if run.untested else "whole run"
+    card = [] if run.result is None else _card(run.result.privacy, until)
     spent = pair(figure(drawn.get("epsilon")), figure(drawn.get("accuracy_for_epsilon")))
     hospitals, looked = _hospitals(run, drawn), _looked_at(run, drawn)
     found = [*inversion(run.audits.inversion, drawn), *members, *leaks(run.audits.leaks)]
@@ -66,7 +67,7 @@ def trust(privacy: PrivacySummary) -> str:
     return NO_TRUST if privacy.epsilon is None else TRUSTED.get(privacy.mechanism, NO_TRUST)
 
 
-def _card(privacy: PrivacySummary) -> list[str]:
+def _card(privacy: PrivacySummary, until: str) -> list[str]:
     clipped = (
         "" if privacy.max_grad_norm is None else f", after clipping to a norm of C = {privacy.max_grad_norm:g}"
     )
@@ -82,7 +83,7 @@ def _card(privacy: PrivacySummary) -> list[str]:
         parts.append(paragraph(STARTED.format(path=privacy.starts_from), kind="warning"))
     if privacy.features is not None:
         parts.append(paragraph(f"Features: {privacy.features}."))
-    head = ("the worst hospital, whole run", "δ", "ε")
+    head = (f"the worst hospital, {until}", "δ", "ε")
     not_covered = NOT_COVERED.format(floats=FLOATS if privacy.distribution is None else "")
     told = f"{ADJACENCY.get(privacy.unit or '', '')} {not_covered} Every ε is rounded up."
     return [*parts, table(head, epsilons(privacy)), paragraph(told, kind="legend")]

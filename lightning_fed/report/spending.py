@@ -105,7 +105,8 @@ def draw_price(run: Run, provenance: str) -> Picture:
     assert run.result
     images, noise = run.result.data.images_by_hospital, noise_in_mean(run)
     smallest = min(range(len(images)), key=images.__getitem__)
-    _over_size(left, images, run.result.privacy.epsilon_by_hospital or (), "ε of the whole run")
+    until = "ε until it was aborted" if run.untested else "ε of the whole run"
+    _over_size(left, images, run.result.privacy.epsilon_by_hospital or (), until)
     _budget(left, run)
     if left.get_legend_handles_labels()[0]:
         left.legend(loc="lower right")

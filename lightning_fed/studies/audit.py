@@ -18,6 +18,7 @@ from lightning_fed.experiment import Experiment
 from lightning_fed.federation.protection import epsilon_after, ledger_of
 from lightning_fed.paths import user_path
 from lightning_fed.report.figures import write_figures
+from lightning_fed.report.load import read_run
 from lightning_fed.report.page import write_report
 from lightning_fed.report.reconstructions import draw_rows
 from lightning_fed.studies.audit_epsilon import BUDGETS, audit_by_images, audit_epsilon
@@ -142,6 +143,8 @@ def _asked(parser: CommandParser, words: list[str]) -> tuple[Namespace, Path | N
     folder = _folder(run, options.output, experiment)
     RunFolder(folder).refuse_unwritable()  # which is told before an attack of minutes, as is what is damaged there
     RunFolder(folder).audits()
+    if run is not None:
+        read_run(run)  # which the page is made of
     return options, run, experiment, folder
 
 

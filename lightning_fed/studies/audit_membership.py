@@ -135,7 +135,8 @@ class Shadow:
             raise InputError(f"{self.path}: no federation can be read from it; remove it") from error
         if seen.confidences.shape != coins.shape or not np.array_equal(seen.coins, coins):
             raise InputError(f"{self.path}: of a federation that trained on other images; remove it")
-        if not np.isfinite(seen.confidences).all():
+        numeric = np.issubdtype(seen.confidences.dtype, np.floating) and math.isfinite(seen.accuracy)
+        if not numeric or not np.isfinite(seen.confidences).all():
             raise InputError(f"{self.path}: holds confidences that are no numbers; remove it")
         return seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -75,7 +76,8 @@ def run_experiment(experiment: Experiment, resume: bool = False) -> Result:
             hint = resume_hint(folder.path) if resume else "nothing was written yet"
             raise FederationError(f"{error}; {hint}") from error
         start.done()
-        folder.forget_aborted()
+        if folder.forget_aborted():
+            tracker.forget_aborted()
         return _run_rounds(prepared, driver, folder, tracker, begun)
 
 
@@ -194,31 +196,37 @@ def _run_rounds(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: 
     try:
         _train(prepared, driver, folder, tracker)
         test, teachers = driver.test(), driver.teachers()
-    except (FederationError, OSError) as error:
+        status: Status = "stopped_on_budget" if driver.stopped_on_budget else "completed"
+        result = records.summary(test, driver.spent, status, teachers)
+        load_vector(prepared.classifier.network, driver.model.released)
+        save_model(prepared.classifier, folder.path / "model.ckpt")
+        folder.finish(result)
+    except (FederationError, InputError, OSError) as error:
         _leave_aborted(records, tracker, str(error))
-        if isinstance(error, DivergedError):
+        if isinstance(error, (DivergedError, InputError)):
             raise
         if isinstance(error, OSError):
             raise _unwritten(error, resume_hint(folder.path)) from error
         raise FederationError(f"{error}; {resume_hint(folder.path)}") from error
-    status: Status = "stopped_on_budget" if driver.stopped_on_budget else "completed"
-    result = records.summary(test, driver.spent, status, teachers)
-    _write(prepared, driver, folder, result)
+    _tell(folder, result)
     tracker.summarise(result)
     return result
 
 
 def _leave_aborted(records: _Records, tracker: WandbRun, reason: str) -> None:
-    """Leave the summary of a run that cannot go on by itself: what it did, what privacy it spent until then."""
+    """Leave the summary of a run that cannot go on by itself: what it did, what privacy it spent until then.
+
+    Whatever hinders that must not hide why the run ended.
+    """
     try:
         result = records.summary(None, records.driver.charged, ABORTED, reason=reason)
         records.folder.finish(result)
-    except (InputError, OSError) as error:
-        say(f"warning: there is no summary of what was spent until now ({error})")
-        return
-    tracker.summarise(result)
-    if result.privacy.epsilon is not None:
-        say(spent_line(result.privacy))
+        if result.privacy.epsilon is not None:
+            say(spent_line(result.privacy))
+        tracker.summarise(result)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            say(f"warning: the summary of what was spent until now is not complete ({error})")
 
 
 def _unwritten(error: OSError, hint: str) -> FederationError:
@@ -243,13 +251,8 @@ def _train(prepared: Prepared, driver: Driver, folder: RunFolder, tracker: Wandb
             stop_if_asked()
 
 
-def _write(prepared: Prepared, driver: Driver, folder: RunFolder, result: Result) -> None:
-    load_vector(prepared.classifier.network, driver.model.released)
-    try:
-        save_model(prepared.classifier, folder.path / "model.ckpt")
-        folder.finish(result)
-    except OSError as error:
-        raise _unwritten(error, resume_hint(folder.path)) from error
+def _tell(folder: RunFolder, result: Result) -> None:
+    """Write the page of a run that is complete, and say what came out."""
     try:
         page = write_report(folder.path)
     except (OSError, InputError) as error:

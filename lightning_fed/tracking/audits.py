@@ -137,8 +137,8 @@ class MembershipAudited:
         mechanism, network: of the experiment. unit: what is protected; None without a guarantee. epsilon: of its
             worst hospital, of all rounds that were trained; None without a guarantee. federations: that were
             attacked, each with the others for shadows. rounds: of each. asked: rounds of the experiment, which a
-            small budget shortens. accuracy: of their models on the validation split, in the mean. smallest:
-            hospital. oddest: hospital, by its shares of the classes.
+            small budget shortens; None where nobody wrote it down. accuracy: of their models on the validation
+            split, in the mean. smallest: hospital. oddest: hospital, by its shares of the classes.
         oddest_p: chance of a hospital so odd among as many whose images are drawn from all.
         found: by attack and hospital. seconds: it took.
     """
@@ -149,7 +149,7 @@ class MembershipAudited:
     epsilon: float | None
     federations: int
     rounds: int
-    asked: int
+    asked: int | None
     accuracy: float
     smallest: int
     oddest: int
@@ -187,7 +187,7 @@ def chance_text(found: InversionFound) -> str:
 def rounds_text(audited: MembershipAudited) -> str:
     """`150 rounds`, and what is to be thought of fewer than the experiment's."""
     told = f"{audited.rounds} round{'s' * (audited.rounds != 1)}"
-    if audited.rounds == audited.asked:
+    if audited.asked in (audited.rounds, None):
         return told
     noise = "" if audited.epsilon is None else ", with noise made for so few"
     return f"{told}, where the experiment has {audited.asked} (its own model knows more than these{noise})"

@@ -159,10 +159,12 @@ class RunFolder:
             return True
         return not (isinstance(told, dict) and told.get("status") == ABORTED)
 
-    def forget_aborted(self) -> None:
-        """Remove what an earlier process left of a run that goes on now."""
-        if not self.complete:
-            self.summary.unlink(missing_ok=True)
+    def forget_aborted(self) -> bool:
+        """Remove the summary that an earlier process left of a run that goes on now; whether there was one."""
+        there = self.summary.exists() and not self.complete
+        if there:
+            self.summary.unlink()
+        return there
 
     def audits(self) -> dict[str, Any]:
         """What audits left there.

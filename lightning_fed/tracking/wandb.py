@@ -116,6 +116,11 @@ class WandbRun:
         if self.run is not None:
             self.run.finish(exit_code=0 if kind is None else 1)
 
+    def forget_aborted(self) -> None:
+        """Take back what was told of a run that goes on now."""
+        if self.run is not None:
+            self.run.summary.update({"epsilon": None, "status": None})
+
     def summarise(self, result: Result) -> None:
         """Write the summary of a run that has ended."""
         if self.run is not None:

@@ -226,7 +226,7 @@ def test_a_run_starts_from_the_pretrained_weights_and_its_result_and_page_say_so
     seen = []
     first = pretraining.pretrain
     monkeypatch.setattr(
-        "lightning_fed.studies.single.pretrain",
+        "lightning_fed.studies.prepare.pretrain",
         lambda classifier, *rest: (first(classifier, *rest), seen.append(to_vector(classifier.network))),
     )
     changes = {"privacy.mechanism": "record", "privacy.epsilon": 6.0, "data.validation": 0.0} if guarantee else {}
